@@ -1,0 +1,234 @@
+"""What people do: preview, launch, cancel, delete, enrol.  The only writers outside a run.
+
+Each is one durable transaction, and what leaves the process happens on commit.
+"""
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from itertools import batched
+from typing import Any, Final
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from orchestrator import dispatch, host_keys
+from orchestrator.access import Access, Right
+from orchestrator.exceptions import (
+    HostKeyChangedError,
+    NoTargetsError,
+    NotPermittedError,
+    StillActiveError,
+    TargetsChangedError,
+)
+from orchestrator.models import Command, Device, MassCommand, Preview, Slice, User
+from orchestrator.playbooks import check_input
+from orchestrator.recording import Ending, settle
+from orchestrator.states import RUN_FINISHED, CommandStatus, RunStatus
+from orchestrator.targeting import REASONS, Digest, TargetFilter, TargetSet, difference, resolve, unpack
+
+_INSERT: Final = 1_000  # rows in one statement
+_LISTED: Final = 1_000  # changed devices named in a conflict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchRequest:
+    """A mass command as it was asked for; ``digest`` is that of the preview, if there was one."""
+
+    type: str
+    input: Any
+    targets: TargetFilter
+    label: str = ""
+    notes: str = ""
+    digest: str = ""
+
+
+def preview(
+    *, actor: User, targets: TargetFilter, command_type: str = "", command_input: Any = None
+) -> tuple[TargetSet, str]:
+    """What a launch would run on, and the digest of that set; nothing is started.
+
+    Raises:
+        InvalidFieldError: see ``targeting.resolve`` and ``playbooks.check_input``.
+        NotPermittedError: see ``targeting.resolve``.
+    """
+    if command_type and command_input is not None:
+        check_input(command_type, command_input)
+    found = resolve(targets, access=Access.of(actor), command_type=command_type)
+    digest = Digest()
+    for pk, eligible in found.members():
+        digest.add(pk, eligible=eligible)
+    shown = digest.hexdigest()
+    with transaction.atomic(durable=True):
+        Preview.objects.update_or_create(digest=shown, defaults={"members": digest.packed()})
+    return found, shown
+
+
+def launch(*, actor: User, request: LaunchRequest) -> MassCommand:
+    """Freeze the targets and start the run: when this returns, every target has its row.
+
+    Raises:
+        InvalidFieldError: the filter or the input is not valid, or nothing matches.
+        NotPermittedError: the user may not run commands on these targets.
+        TargetsChangedError: the set is no longer the one of the digest; nothing was created.
+    """
+    checked = check_input(request.type, request.input)
+    with transaction.atomic(durable=True):
+        found = resolve(request.targets, access=Access.of(actor), command_type=request.type)
+        run = MassCommand(
+            type=request.type,
+            input=checked.shown,
+            label=request.label,
+            notes=request.notes,
+            organization=found.organization,
+            group=found.group,
+            location=found.location,
+            targets=request.targets.as_json(),
+            created_by=actor,
+        )
+        run.set_secret_input(checked.secret)
+        run.save(force_insert=True)
+        slices = _freeze(run, found, expected=request.digest)
+        if not slices:
+            MassCommand.objects.finish_if_done(run.pk)
+        transaction.on_commit(partial(dispatch.enqueue, [(row.pk, row.attempt) for row in slices]))
+    run.refresh_from_db()
+    return run
+
+
+def _freeze(run: MassCommand, found: TargetSet, *, expected: str) -> list[Slice]:
+    """Create the rows of a run in one pass over its targets, and its slices.
+
+    The digest is summed over the very rows that are created: no second query could see another set.
+    """
+    digest, slices, counts = Digest(), [], {CommandStatus.QUEUED: 0, CommandStatus.SKIPPED: 0}
+    devices = found.rows.order_by("pk").only("pk", "name", "organization_id")
+    for batch in batched(devices.iterator(chunk_size=_INSERT), _INSERT, strict=False):
+        rows = []
+        for device in batch:
+            digest.add(device.pk, eligible=not device.ineligible)
+            row = _row(run, device)
+            if row.status == CommandStatus.QUEUED:
+                if counts[CommandStatus.QUEUED] % settings.SLICE_SIZE == 0:
+                    slices.append(Slice(mass_command=run, number=len(slices) + 1))
+                    slices[-1].save(force_insert=True)
+                row.slice = slices[-1]
+            counts[CommandStatus(row.status)] += 1
+            rows.append(row)
+        Command.objects.bulk_create(rows)
+    if not sum(counts.values()):
+        raise NoTargetsError
+    if expected and expected != digest.hexdigest():
+        raise _changed(found, expected)
+    MassCommand.objects.filter(pk=run.pk).update(
+        device_count=sum(counts.values()),
+        queued_count=counts[CommandStatus.QUEUED],
+        skipped_count=counts[CommandStatus.SKIPPED],
+        digest=digest.hexdigest(),
+    )
+    return slices
+
+
+def _row(run: MassCommand, device: Any) -> Command:
+    row = Command(
+        mass_command=run,
+        device=device,
+        device_name=device.name,
+        organization_id=device.organization_id,
+        type=run.type,
+    )
+    if device.ineligible:
+        row.status, row.finished = CommandStatus.SKIPPED, timezone.now()
+        row.reason_code, row.reason = device.ineligible, REASONS[device.ineligible]
+    return row
+
+
+def _changed(found: TargetSet, expected: str) -> TargetsChangedError:
+    """What has changed since the preview, or that nobody knows: its record is kept for some hours only."""
+    recent = timezone.now() - timedelta(hours=settings.PREVIEW_HOURS)
+    shown = Preview.objects.filter(digest=expected, shown__gte=recent).first()
+    if shown is None:
+        return TargetsChangedError(
+            "The digest is not that of the targets, and no preview with this digest is known. Preview again.",
+            added=None,
+            removed=None,
+        )
+    added, removed = difference(unpack(bytes(shown.members)), found.members())
+    return TargetsChangedError(
+        added=[str(pk) for pk in added[:_LISTED]],
+        removed=[str(pk) for pk in removed[:_LISTED]],
+        added_count=len(added),
+        removed_count=len(removed),
+    )
+
+
+def cancel(*, actor: User, run: MassCommand) -> None:
+    """Stop a run: what waits is ended at once, what runs is ended by its worker within seconds.
+
+    Raises:
+        NotPermittedError: the user may not run commands in its organization.
+    """
+    if not Access.of(actor).can(Right.RUN, run.organization_id):
+        raise NotPermittedError
+    with transaction.atomic(durable=True):
+        MassCommand.objects.active().filter(pk=run.pk, cancel_requested=None).update(
+            cancel_requested=timezone.now(), status=RunStatus.CANCELLING
+        )
+    for slice_, lease in _seize_waiting(run):
+        settle(slice_, lease=lease, ending=Ending.STOPPED)
+    MassCommand.objects.finish_if_done(run.pk)
+
+
+def _seize_waiting(run: MassCommand) -> Iterator[tuple[Slice, uuid.UUID]]:
+    """Take the slices that no worker has taken, as a worker would: then none can start them any more."""
+    for slice_ in Slice.objects.filter(mass_command=run, status="queued"):
+        lease = Slice.objects.take(
+            slice_.pk, attempt=slice_.attempt, worker="cancelled", seconds=settings.LEASE_SECONDS
+        )
+        if lease is not None:
+            yield slice_, lease
+
+
+def delete(*, actor: User, run: MassCommand) -> None:
+    """Delete a finished run; the rows stay as their devices' history, and keep what was run.
+
+    Raises:
+        NotPermittedError: the user is no administrator of its organization.
+        StillActiveError: the run has not ended.
+    """
+    if not Access.of(actor).can(Right.MANAGE, run.organization_id):
+        raise NotPermittedError("Only administrators of its organization may delete a mass command.")
+    with transaction.atomic(durable=True):
+        locked = MassCommand.objects.select_for_update().filter(pk=run.pk).first()
+        if locked is None:
+            return
+        if locked.status not in RUN_FINISHED:
+            raise StillActiveError
+        Command.objects.filter(mass_command=locked).update(input=locked.input, mass_command=None, slice=None)
+        locked.delete()
+
+
+def enrol(*, actor: User, device: Device, replace: bool = False) -> Device:
+    """Ask the device for its host key and pin it; the key that was pinned already is confirmed.
+
+    Raises:
+        NotPermittedError: the user is no administrator of its organization.
+        DeviceUnreachableError: it shows no host key.
+        HostKeyChangedError: it shows another key than the pinned one, and ``replace`` is not set.
+    """
+    if not Access.of(actor).can(Right.MANAGE, device.organization_id):
+        raise NotPermittedError("Only administrators of its organization may enrol a device.")
+    shown = host_keys.scan(device.host, device.port)
+    pinned = device.host_key.splitlines()
+    if pinned and shown not in pinned and not replace:
+        raise HostKeyChangedError(pinned=device.fingerprint, shown=Device(host_key=shown).fingerprint)
+    if shown not in pinned:
+        # guarded by what was compared: of two people who enrol at once the second one compares again
+        changed = Device.objects.filter(pk=device.pk, host_key=device.host_key).update(host_key=shown)
+        if not changed:
+            raise HostKeyChangedError("Somebody else has changed the pinned key meanwhile. Look at it, then try again.")
+    device.refresh_from_db()
+    return device

@@ -1,0 +1,73 @@
+"""Per-device rows: those of a run, and a device's own history."""
+
+import uuid
+from functools import cached_property
+from typing import Any
+
+from django.shortcuts import get_object_or_404
+from drf_spectacular.utils import extend_schema
+from rest_framework import generics, status
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from orchestrator import actions
+from orchestrator.access import Access, Right
+from orchestrator.api import filters
+from orchestrator.api.permissions import RolePermission
+from orchestrator.api.run_serializers import (
+    CommandSerializer,
+    DeviceCommandRequestSerializer,
+    DeviceCommandSerializer,
+)
+from orchestrator.models import Command, Device, MassCommand
+
+
+class RunCommandsView(generics.ListAPIView[Command]):
+    """The per-device results of a mass command, by device name."""
+
+    queryset = Command.objects.none()
+    serializer_class = CommandSerializer
+    filterset_class = filters.CommandFilter
+    permission_classes = (RolePermission,)
+
+    def get_queryset(self) -> Any:
+        """The rows of the run of the address, if it exists for the user."""
+        if getattr(self, "swagger_fake_view", False):
+            return super().get_queryset()
+        runs = Access.of(self.request.user).visible(MassCommand.objects.all())
+        run = get_object_or_404(runs, pk=self.kwargs["pk"])
+        return Command.objects.filter(mass_command=run)
+
+
+class DeviceCommandsView(generics.ListAPIView[Command]):
+    """A device's own history, newest first; POST runs one command on it."""
+
+    queryset = Command.objects.none()
+    serializer_class = DeviceCommandSerializer
+    filterset_class = filters.DeviceCommandFilter
+    permission_classes = (RolePermission,)
+    write_right = Right.RUN
+
+    @cached_property
+    def _device(self) -> Device:
+        devices = Access.of(self.request.user).visible(Device.objects.all())
+        device = get_object_or_404(devices, pk=self.kwargs["pk"])
+        self.check_object_permissions(self.request, device)
+        return device
+
+    def get_queryset(self) -> Any:
+        """The device's rows; those from a time in another organization exist for that one only."""
+        if getattr(self, "swagger_fake_view", False):
+            return super().get_queryset()
+        rows = Command.objects.filter(device=self._device).select_related("mass_command")
+        return Access.of(self.request.user).visible(rows).order_by("-created", "-pk")
+
+    @extend_schema(request=DeviceCommandRequestSerializer, responses={201: DeviceCommandSerializer})
+    def post(self, request: Request, pk: uuid.UUID) -> Response:
+        """Run one command on this device, as a mass command of one."""
+        device = self._device
+        given = DeviceCommandRequestSerializer(data=request.data)
+        given.is_valid(raise_exception=True)
+        run = actions.launch(actor=request.user, request=given.request(device))
+        row = Command.objects.select_related("mass_command").get(mass_command=run)
+        return Response(DeviceCommandSerializer(row).data, status=status.HTTP_201_CREATED)

@@ -1,0 +1,85 @@
+"""Every error of the API as JSON: keyed by field, or ``{"code", "detail"}``.  The one handler."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from django.core.exceptions import PermissionDenied
+from django.core.exceptions import ValidationError as ModelValidationError
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.views import defaults
+from rest_framework import exceptions, status
+from rest_framework.response import Response
+from rest_framework.views import exception_handler, set_rollback
+
+from orchestrator.exceptions import InvalidFieldError, OrchestratorError
+
+log = logging.getLogger(__name__)
+
+_INTERNAL = {"code": "internal_error", "detail": "The service made a mistake. Its log has the details."}
+
+
+def handle(error: Exception, context: Mapping[str, Any]) -> Response:
+    """The reply to a failed request; a mistake of our own is logged and says no more than that."""
+    if isinstance(error, OrchestratorError):
+        set_rollback()
+        return Response(_of_ours(error), status=error.http_status)
+    if isinstance(error, ModelValidationError):
+        error = exceptions.ValidationError(detail=_messages(error))
+    response = exception_handler(error, dict(context))
+    if response is None:
+        log.exception("A request failed", exc_info=error)
+        set_rollback()
+        return Response(_INTERNAL, status=status.HTTP_500_INTERNAL_SERVER_ERROR)
+    response.data = _shaped(error, response.data)
+    return response
+
+
+def _of_ours(error: OrchestratorError) -> dict[str, Any]:
+    if isinstance(error, InvalidFieldError):
+        return {error.field: error.message if isinstance(error.message, Mapping) else [error.message]}
+    return {"code": error.code, "detail": error.detail, **error.extra}
+
+
+def _messages(error: ModelValidationError) -> Any:
+    return error.message_dict if hasattr(error, "error_dict") else error.messages
+
+
+def _shaped(error: Exception, data: Any) -> Any:
+    if isinstance(data, list):
+        return {"code": "invalid", "detail": " ".join(str(item) for item in data)}
+    if isinstance(data, dict) and set(data) == {"detail"}:
+        return {"code": _code(error), "detail": str(data["detail"])}
+    return data
+
+
+def _code(error: Exception) -> str:
+    if isinstance(error, Http404):
+        return "not_found"
+    if isinstance(error, PermissionDenied):
+        return "permission_denied"
+    codes = error.get_codes() if isinstance(error, exceptions.APIException) else None
+    return codes if isinstance(codes, str) else "error"
+
+
+def _is_api(request: HttpRequest) -> bool:
+    return request.path.startswith("/api/")
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """404 outside of any view."""
+    if not _is_api(request):
+        return defaults.page_not_found(request, exception)
+    return JsonResponse({"code": "not_found", "detail": "There is nothing at this address."}, status=404)
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """500 outside of any view."""
+    return JsonResponse(_INTERNAL, status=500) if _is_api(request) else defaults.server_error(request)
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """400 outside of any view: a forged host name, for example."""
+    if not _is_api(request):
+        return defaults.bad_request(request, exception)
+    return JsonResponse({"code": "bad_request", "detail": "The request is not valid."}, status=400)

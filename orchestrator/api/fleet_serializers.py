@@ -1,0 +1,267 @@
+"""The fleet in JSON: organizations, locations, groups, credentials, devices."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
+from django.db import transaction
+from rest_framework import serializers
+
+from orchestrator.access import Access, Right
+from orchestrator.api.fields import StrictBooleanField, StrictSerializer, TextField, VisibleRelatedField
+from orchestrator.exceptions import NotPermittedError
+from orchestrator.models import (
+    CommandType,
+    Credential,
+    CredentialSecrets,
+    Device,
+    DeviceCredential,
+    DeviceGroup,
+    Location,
+    Organization,
+)
+
+_DATES = ("created", "modified")
+
+
+class RowSerializer(StrictSerializer, serializers.ModelSerializer[Any]):
+    """A row of the fleet."""
+
+
+class OrganizationSerializer(RowSerializer):
+    """A tenant; ``allowed_types`` null means all command types."""
+
+    name = TextField(max_length=128)
+    is_active = StrictBooleanField(required=False, default=True)
+    allowed_types = serializers.ListField(
+        child=serializers.ChoiceField(choices=CommandType.choices), allow_null=True, required=False, default=None
+    )
+
+    class Meta:
+        model = Organization
+        fields = ("id", "name", "is_active", "allowed_types", *_DATES)
+        read_only_fields = _DATES
+
+    def validate_name(self, value: str) -> str:
+        """Unique."""
+        same = Organization.objects.filter(name=value)
+        if same.exclude(pk=getattr(self.instance, "pk", None)).exists():
+            raise serializers.ValidationError("There is an organization of this name.")
+        return value
+
+
+class OwnedSerializer(RowSerializer):
+    """A named row of an organization, in which the user must be administrator."""
+
+    organization = VisibleRelatedField(queryset=Organization.objects.all(), organization="pk")
+    name = TextField(max_length=128)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """The right to write there, and the name's uniqueness within the organization."""
+        organization = attrs.get("organization") or getattr(self.instance, "organization", None)
+        if organization is None:
+            return attrs
+        if not Access.of(self.context["request"].user).can(Right.MANAGE, organization.pk):
+            raise NotPermittedError("Only administrators of the organization may do this.")
+        name = attrs.get("name", getattr(self.instance, "name", None))
+        model: Any = self.Meta.model  # type: ignore[attr-defined]
+        same = model.objects.filter(organization=organization, name=name)
+        if same.exclude(pk=getattr(self.instance, "pk", None)).exists():
+            raise serializers.ValidationError({"name": ["The organization has one of this name."]})
+        return attrs
+
+
+class LocationSerializer(OwnedSerializer):
+    """A place."""
+
+    class Meta:
+        model = Location
+        fields = ("id", "organization", "name", *_DATES)
+        read_only_fields = _DATES
+        validators: Sequence[Any] = ()
+
+
+class DeviceGroupSerializer(OwnedSerializer):
+    """Devices that belong together."""
+
+    class Meta:
+        model = DeviceGroup
+        fields = ("id", "organization", "name", *_DATES)
+        read_only_fields = _DATES
+        validators: Sequence[Any] = ()
+
+
+_SECRETS = ("password", "private_key", "passphrase", "become_password")
+
+
+def _secret(help_text: str, max_length: int = 1_024) -> TextField:
+    return TextField(
+        write_only=True, required=False, allow_blank=True, trim_whitespace=False, max_length=max_length,
+        help_text=help_text,
+    )  # fmt: skip
+
+
+class CredentialSerializer(OwnedSerializer):
+    """How to log in.  The secrets can be written and never read; ``has_…`` tells which are there."""
+
+    username = TextField(max_length=64, required=False, default="root")
+    password = _secret("The login password.")
+    private_key = _secret("An SSH private key in OpenSSH or PEM format.", max_length=32_768)
+    passphrase = _secret("The passphrase of the private key.")
+    become_password = _secret("The password for sudo, where it is not the login password.")
+
+    class Meta:
+        model = Credential
+        fields = ("id", "organization", "name", "username", *_SECRETS, "has_password", "has_private_key", *_DATES)
+        read_only_fields = ("has_password", "has_private_key", *_DATES)
+        validators: Sequence[Any] = ()
+
+    def validate_username(self, value: str) -> str:
+        """As the model does."""
+        Credential._meta.get_field("username").run_validators(value)
+        return value
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """A password or a key must be left, each fit for its use."""
+        attrs = super().validate(attrs)
+        given = {name: attrs.pop(name) for name in _SECRETS if name in attrs}
+        for name in ("password", "passphrase", "become_password"):
+            if not given.get(name, "").isprintable():
+                raise serializers.ValidationError({name: ["Only printable characters can be entered at a login."]})
+        old = self.instance.secrets() if isinstance(self.instance, Credential) else CredentialSecrets()
+        secrets = replace(old, **given)
+        if not secrets.password and not secrets.private_key:
+            raise serializers.ValidationError({"password": ["Give a password or a private key."]})
+        if "private_key" in given or "passphrase" in given:
+            secrets = replace(secrets, private_key=_checked_key(secrets))
+        attrs["secrets"] = secrets
+        if isinstance(self.instance, Credential) and attrs.get("organization", None) not in (
+            None, self.instance.organization
+        ):  # fmt: skip
+            raise serializers.ValidationError({"organization": ["A credential stays in its organization."]})
+        return attrs
+
+    def create(self, validated_data: dict[str, Any]) -> Credential:
+        """Insert, secrets sealed."""
+        secrets = validated_data.pop("secrets")
+        row = Credential(**validated_data)
+        row.set_secrets(secrets)
+        row.save(force_insert=True)
+        return row
+
+    def update(self, instance: Credential, validated_data: dict[str, Any]) -> Credential:
+        """Update, secrets sealed again."""
+        instance.set_secrets(validated_data.pop("secrets"))
+        updated: Credential = super().update(instance, validated_data)
+        return updated
+
+
+def _checked_key(secrets: CredentialSecrets) -> str:
+    """The private key as ssh reads it; blank stays blank."""
+    if not secrets.private_key.strip():
+        return ""
+    text = secrets.private_key.replace("\r\n", "\n").strip() + "\n"
+    passphrase = secrets.passphrase.encode() or None
+    load = load_ssh_private_key if "OPENSSH PRIVATE KEY" in text else load_pem_private_key
+    try:
+        load(text.encode(), passphrase)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise serializers.ValidationError(
+            {"private_key": ["This is no private key in OpenSSH or PEM format, or its passphrase is another one."]}
+        ) from error
+    return text
+
+
+class DeviceSerializer(OwnedSerializer):
+    """A device; its credentials are tried in the order given."""
+
+    group = VisibleRelatedField(queryset=DeviceGroup.objects.all(), allow_null=True, required=False, default=None)
+    location = VisibleRelatedField(queryset=Location.objects.all(), allow_null=True, required=False, default=None)
+    host = TextField(max_length=253)
+    port = serializers.IntegerField(min_value=1, max_value=65_535, required=False, default=22)
+    credentials = VisibleRelatedField(queryset=Credential.objects.all(), many=True, required=False, default=list)
+    is_active = StrictBooleanField(required=False, default=True)
+    tags = serializers.ListField(child=TextField(max_length=64), required=False, default=list, max_length=64)
+    host_key = TextField(required=False, allow_blank=True, default="", max_length=16_384)
+    fingerprint = serializers.CharField(read_only=True, help_text="SHA-256 of the pinned host key.")
+
+    class Meta:
+        model = Device
+        fields = (
+            "id", "organization", "name", "group", "location", "host", "port", "platform", "credentials",
+            "is_active", "tags", "host_key", "fingerprint", *_DATES,
+        )  # fmt: skip
+        read_only_fields = ("fingerprint", *_DATES)
+        validators: Sequence[Any] = ()
+
+    def validate_host(self, value: str) -> str:
+        """As the model does."""
+        Device._meta.get_field("host").run_validators(value)
+        return value
+
+    def validate_host_key(self, value: str) -> str:
+        """As the model does; an empty one is not enrolled."""
+        if value:
+            Device._meta.get_field("host_key").run_validators(value)
+        return value
+
+    def validate_tags(self, value: list[str]) -> list[str]:
+        """As the model does."""
+        if value:
+            Device._meta.get_field("tags").run_validators(value)
+        return value
+
+    def validate_credentials(self, value: list[Credential]) -> list[Credential]:
+        """Each once."""
+        if len({row.pk for row in value}) != len(value):
+            raise serializers.ValidationError("A credential is named twice.")
+        return value
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Group, location and credentials are of the device's organization."""
+        attrs = super().validate(attrs)
+        device = self.instance if isinstance(self.instance, Device) else None
+        organization = attrs.get("organization") or (device and device.organization)
+        for name in ("group", "location"):
+            row = attrs[name] if name in attrs else getattr(device, name, None)
+            if row is not None and row.organization_id != organization.pk:
+                raise serializers.ValidationError({name: [f"This {name} belongs to another organization."]})
+        rows = attrs["credentials"] if "credentials" in attrs else (device.credentials.all() if device else [])
+        if any(row.organization_id != organization.pk for row in rows):
+            raise serializers.ValidationError({"credentials": ["A credential belongs to another organization."]})
+        return attrs
+
+    def create(self, validated_data: dict[str, Any]) -> Device:
+        """Insert, with its credentials."""
+        credentials = validated_data.pop("credentials", [])
+        with transaction.atomic():
+            device = Device.objects.create(**validated_data)
+            _link(device, credentials)
+        return device
+
+    def update(self, instance: Device, validated_data: dict[str, Any]) -> Device:
+        """Update, with its credentials if they were given."""
+        credentials = validated_data.pop("credentials", None)
+        with transaction.atomic():
+            device: Device = super().update(instance, validated_data)
+            if credentials is not None:
+                DeviceCredential.objects.filter(device=device).delete()
+                _link(device, credentials)
+        return device
+
+    def to_representation(self, instance: Device) -> dict[str, Any]:
+        """With the credentials' ids in the order of trying."""
+        shown = super().to_representation(instance)
+        links = sorted(instance.device_credentials.all(), key=lambda link: link.position)
+        shown["credentials"] = [str(link.credential_id) for link in links]
+        return dict(shown)
+
+
+def _link(device: Device, credentials: list[Credential]) -> None:
+    DeviceCredential.objects.bulk_create(
+        DeviceCredential(device=device, credential=credential, position=position)
+        for position, credential in enumerate(credentials)
+    )
+    device.__dict__.get("_prefetched_objects_cache", {}).clear()  # what was read before is no longer true

@@ -1,0 +1,122 @@
+"""The fleet as CRUD, and enrolment."""
+
+from typing import Any
+
+from django.db import IntegrityError
+from drf_spectacular.utils import OpenApiResponse, extend_schema
+from rest_framework import serializers, viewsets
+from rest_framework.decorators import action
+from rest_framework.exceptions import ValidationError
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from orchestrator import actions
+from orchestrator.access import Access
+from orchestrator.api import filters
+from orchestrator.api.fields import StrictBooleanField, StrictSerializer
+from orchestrator.api.fleet_serializers import (
+    CredentialSerializer,
+    DeviceGroupSerializer,
+    DeviceSerializer,
+    LocationSerializer,
+    OrganizationSerializer,
+)
+from orchestrator.api.permissions import OrganizationPermission, RolePermission
+from orchestrator.api.run_serializers import ErrorSerializer
+from orchestrator.models import Credential, Device, DeviceGroup, Location, Organization
+
+UUID_PATTERN = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+
+
+class FleetViewSet(viewsets.ModelViewSet[Any]):
+    """List, create, read, update and delete rows that exist for the user."""
+
+    lookup_value_regex = UUID_PATTERN
+    permission_classes = (RolePermission,)
+    organization_lookup = "organization"
+
+    def get_queryset(self) -> Any:
+        """Rows of the user's organizations."""
+        rows = super().get_queryset()
+        return Access.of(self.request.user).visible(rows, organization=self.organization_lookup)
+
+    def perform_create(self, serializer: serializers.BaseSerializer[Any]) -> None:
+        """Save; two that race for one name are told so."""
+        _save(serializer)
+
+    def perform_update(self, serializer: serializers.BaseSerializer[Any]) -> None:
+        """Save; two that race for one name are told so."""
+        _save(serializer)
+
+
+def _save(serializer: serializers.BaseSerializer[Any]) -> None:
+    try:
+        serializer.save()
+    except IntegrityError as error:
+        raise ValidationError({"name": ["Another one of this name was made at the same moment."]}) from error
+
+
+class OrganizationViewSet(FleetViewSet):
+    """Organizations."""
+
+    queryset = Organization.objects.all()
+    serializer_class = OrganizationSerializer
+    filterset_class = filters.NamedFilter
+    permission_classes = (OrganizationPermission,)
+    organization_lookup = "pk"
+
+
+class LocationViewSet(FleetViewSet):
+    """Locations."""
+
+    queryset = Location.objects.all()
+    serializer_class = LocationSerializer
+    filterset_class = filters.OwnedFilter
+
+
+class DeviceGroupViewSet(FleetViewSet):
+    """Device groups."""
+
+    queryset = DeviceGroup.objects.all()
+    serializer_class = DeviceGroupSerializer
+    filterset_class = filters.OwnedFilter
+
+
+class CredentialViewSet(FleetViewSet):
+    """Credentials; their secrets can't be read."""
+
+    queryset = Credential.objects.all()
+    serializer_class = CredentialSerializer
+    filterset_class = filters.CredentialFilter
+
+
+class HostKeySerializer(StrictSerializer):
+    """Whether another key than the pinned one may take its place."""
+
+    replace = StrictBooleanField(required=False, default=False)
+
+
+class DeviceViewSet(FleetViewSet):
+    """Devices."""
+
+    queryset = Device.objects.prefetch_related("device_credentials")
+    serializer_class = DeviceSerializer
+    filterset_class = filters.DeviceFilter
+
+    @extend_schema(
+        request=HostKeySerializer,
+        responses={
+            200: DeviceSerializer,
+            409: OpenApiResponse(ErrorSerializer, description="It shows another key than the pinned one."),
+            502: OpenApiResponse(ErrorSerializer, description="It shows no key."),
+        },
+        filters=False,
+    )
+    @action(detail=True, methods=["post"], url_path="host-key", url_name="host-key", filterset_class=None)
+    def host_key(self, request: Request, pk: str) -> Response:
+        """Ask the device for its SSH host key and pin it.  Compare the fingerprint with the device's own."""
+        device = self.get_object()
+        given = HostKeySerializer(data=request.data or {})
+        given.is_valid(raise_exception=True)
+        device = actions.enrol(actor=request.user, device=device, replace=given.validated_data["replace"])
+        return Response(self.get_serializer(device).data)

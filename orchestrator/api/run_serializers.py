@@ -1,0 +1,249 @@
+"""Mass commands and per-device results in JSON."""
+
+from typing import Any
+
+from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_schema_serializer
+from rest_framework import serializers
+
+from orchestrator.actions import LaunchRequest
+from orchestrator.api.fields import StrictBooleanField, StrictSerializer, TextField
+from orchestrator.models import Command, CommandType, MassCommand
+from orchestrator.models.mass_commands import LABEL_LENGTH, NOTES_LENGTH
+from orchestrator.playbooks import specification
+from orchestrator.states import CommandStatus
+from orchestrator.targeting import MAX_PICKED, TargetFilter
+
+_TARGETS = ("organization", "group", "location", "devices", "all_devices")
+_INPUT_HELP = (
+    'custom: {"command": one line}; change_password: {"password", "confirm_password", optionally "username"}; '
+    "reboot: nothing"
+)
+
+
+def _input_examples() -> list[OpenApiExample]:
+    return [
+        OpenApiExample(
+            command_type.label,
+            value={
+                "organization": "3fa85f64-5717-4562-b3fc-2c963f66afa6",
+                "type": command_type.value,
+                "input": dict(specification(command_type).example),
+                "label": f"{command_type.label} everywhere",
+            },
+            request_only=True,
+        )
+        for command_type in CommandType
+    ]
+
+
+class TargetsSerializer(StrictSerializer):
+    """The target filter: all that is given must hold; ``devices`` are taken as given."""
+
+    organization = serializers.UUIDField(required=False, allow_null=True)
+    group = serializers.UUIDField(required=False, allow_null=True)
+    location = serializers.UUIDField(required=False, allow_null=True)
+    devices = serializers.ListField(
+        child=serializers.UUIDField(), required=False, allow_null=True, max_length=MAX_PICKED,
+        help_text="Picked devices. An empty list is an error, never all devices.",
+    )  # fmt: skip
+    all_devices = StrictBooleanField(required=False, default=False, help_text="The whole system; superusers only.")
+
+    def target_filter(self) -> TargetFilter:
+        """The filter, once the data was found valid."""
+        given = {name: self.validated_data.get(name) for name in _TARGETS}
+        devices = given.pop("devices")
+        return TargetFilter(devices=None if devices is None else tuple(devices), **given)
+
+
+@extend_schema_serializer(examples=_input_examples())
+class ConfirmationRequestSerializer(TargetsSerializer):
+    """What a launch would be asked for; with ``type``, eligibility for that type is told."""
+
+    type = serializers.ChoiceField(choices=CommandType.choices, required=False)
+    input = serializers.JSONField(required=False, allow_null=True, help_text=_INPUT_HELP)
+    label = TextField(max_length=LABEL_LENGTH, required=False)
+    notes = TextField(max_length=NOTES_LENGTH, required=False, allow_blank=True)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """An input means nothing without its type."""
+        if attrs.get("input") is not None and "type" not in attrs:
+            raise serializers.ValidationError({"type": ["Name the type that the input is for."]})
+        return attrs
+
+
+@extend_schema_serializer(examples=_input_examples())
+class LaunchSerializer(TargetsSerializer):
+    """A mass command to start."""
+
+    type = serializers.ChoiceField(choices=CommandType.choices)
+    input = serializers.JSONField(required=False, allow_null=True, default=None, help_text=_INPUT_HELP)
+    label = TextField(max_length=LABEL_LENGTH, required=False, default="")
+    notes = TextField(max_length=NOTES_LENGTH, required=False, allow_blank=True, default="")
+    digest = serializers.RegexField(
+        r"^[0-9a-f]{64}\Z", required=False, default="", help_text="That of the preview: 409 if the set has changed."
+    )
+
+    def request(self) -> LaunchRequest:
+        """The request, once the data was found valid."""
+        values = self.validated_data
+        return LaunchRequest(
+            type=values["type"], input=values["input"], targets=self.target_filter(), label=values["label"],
+            notes=values["notes"], digest=values["digest"],
+        )  # fmt: skip
+
+
+class DeviceCommandRequestSerializer(StrictSerializer):
+    """One command for one device."""
+
+    type = serializers.ChoiceField(choices=CommandType.choices)
+    input = serializers.JSONField(required=False, allow_null=True, default=None, help_text=_INPUT_HELP)
+    label = TextField(max_length=LABEL_LENGTH, required=False, default="")
+    notes = TextField(max_length=NOTES_LENGTH, required=False, allow_blank=True, default="")
+
+    def request(self, device: Any) -> LaunchRequest:
+        """The request, once the data was found valid."""
+        return LaunchRequest(targets=TargetFilter(devices=(device.pk,)), **self.validated_data)
+
+
+_COUNTS_SCHEMA = {
+    "type": "object",
+    "properties": {status.value: {"type": "integer"} for status in CommandStatus},
+    "required": [status.value for status in CommandStatus],
+    "example": {status.value: 0 for status in CommandStatus} | {"success": 21, "unreachable": 1},
+}
+
+
+class MassCommandSerializer(serializers.ModelSerializer[MassCommand]):
+    """A mass command with its counters."""
+
+    created_by = serializers.CharField(source="created_by.username", default=None, read_only=True, allow_null=True)
+    counts = serializers.SerializerMethodField()
+    progress = serializers.FloatField(read_only=True, min_value=0, max_value=1)
+    input = serializers.JSONField(read_only=True, help_text="As given, secrets masked.")
+
+    class Meta:
+        model = MassCommand
+        fields = (
+            "id", "type", "input", "status", "label", "notes", "organization", "group", "location", "created_by",
+            "created", "started", "finished", "device_count", "counts", "progress",
+        )  # fmt: skip
+        read_only_fields = fields
+
+    @extend_schema_field(_COUNTS_SCHEMA)
+    def get_counts(self, run: MassCommand) -> dict[str, int]:
+        """Status → number of devices."""
+        return run.counts
+
+
+class CommandSerializer(serializers.ModelSerializer[Command]):
+    """What became of one device."""
+
+    mass_command = serializers.PrimaryKeyRelatedField[Any](
+        read_only=True, allow_null=True, pk_field=serializers.UUIDField()
+    )
+
+    class Meta:
+        model = Command
+        fields = (
+            "id", "mass_command", "device", "device_name", "type", "status", "reason", "rc", "stdout", "stderr",
+            "truncated", "bytes_total", "created", "started", "finished",
+        )  # fmt: skip
+        read_only_fields = fields
+
+
+class DeviceCommandSerializer(CommandSerializer):
+    """The same in a device's history, with what was run."""
+
+    input = serializers.SerializerMethodField()
+
+    class Meta(CommandSerializer.Meta):
+        fields = (*CommandSerializer.Meta.fields, "input")
+        read_only_fields = fields
+
+    def get_input(self, row: Command) -> dict[str, Any]:
+        """As given, secrets masked."""
+        return (row.mass_command.input if row.mass_command else row.input) or {}
+
+
+class CommandPageSerializer(serializers.Serializer[Any]):
+    """The first page of the per-device rows, and where they all are."""
+
+    url = serializers.URLField()
+    count = serializers.IntegerField()
+    next = serializers.URLField(allow_null=True)
+    previous = serializers.URLField(allow_null=True)
+    results = CommandSerializer(many=True)
+
+
+class MassCommandDetailSerializer(MassCommandSerializer):
+    """A mass command with its targets and the first page of results."""
+
+    commands = serializers.SerializerMethodField()
+
+    class Meta(MassCommandSerializer.Meta):
+        fields = (*MassCommandSerializer.Meta.fields, "targets", "digest", "commands")
+        read_only_fields = fields
+
+    @extend_schema_field(CommandPageSerializer)
+    def get_commands(self, run: MassCommand) -> dict[str, Any]:
+        """What the view has put into the context."""
+        page: dict[str, Any] = self.context["commands"]
+        return page
+
+
+class BreakdownRowSerializer(serializers.Serializer[Any]):
+    """Devices of one organization, group or location; null stands for those without."""
+
+    id = serializers.UUIDField(allow_null=True)
+    name = serializers.CharField(allow_null=True)
+    count = serializers.IntegerField()
+    eligible_count = serializers.IntegerField()
+
+
+class BreakdownSerializer(serializers.Serializer[Any]):
+    """The targets counted in three ways."""
+
+    organization = BreakdownRowSerializer(many=True)
+    group = BreakdownRowSerializer(many=True)
+    location = BreakdownRowSerializer(many=True)
+
+
+class PreviewedDeviceSerializer(serializers.Serializer[Any]):
+    """A target, and why it would be skipped if it would."""
+
+    device = serializers.UUIDField()
+    name = serializers.CharField()
+    organization = serializers.UUIDField()
+    eligible = serializers.BooleanField()
+    reason = serializers.CharField(allow_blank=True)
+
+
+class ConfirmationSerializer(serializers.Serializer[Any]):
+    """A preview: what a launch would run on."""
+
+    count = serializers.IntegerField()
+    eligible_count = serializers.IntegerField()
+    ineligible_count = serializers.IntegerField()
+    digest = serializers.CharField()
+    breakdown = BreakdownSerializer()
+    next = serializers.URLField(allow_null=True)
+    previous = serializers.URLField(allow_null=True)
+    results = PreviewedDeviceSerializer(many=True)
+
+
+class TargetsChangedSerializer(serializers.Serializer[Any]):
+    """Why a launch with a digest was refused; the lists name up to 1,000 devices, null when no longer known."""
+
+    code = serializers.CharField()
+    detail = serializers.CharField()
+    added = serializers.ListField(child=serializers.UUIDField(), allow_null=True, required=False)
+    removed = serializers.ListField(child=serializers.UUIDField(), allow_null=True, required=False)
+    added_count = serializers.IntegerField(required=False)
+    removed_count = serializers.IntegerField(required=False)
+
+
+class ErrorSerializer(serializers.Serializer[Any]):
+    """An error that belongs to no field."""
+
+    code = serializers.CharField()
+    detail = serializers.CharField()

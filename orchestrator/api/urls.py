@@ -1,0 +1,34 @@
+"""Addresses of the API."""
+
+from django.urls import include, path
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from rest_framework.routers import SimpleRouter
+
+from orchestrator.api import (
+    command_views,
+    fleet_views,
+    run_views,
+    schemes,  # noqa: F401 - registers itself
+    user_views,
+)
+
+router = SimpleRouter()
+router.register("organization", fleet_views.OrganizationViewSet, basename="organization")
+router.register("location", fleet_views.LocationViewSet, basename="location")
+router.register("group", fleet_views.DeviceGroupViewSet, basename="group")
+router.register("credential", fleet_views.CredentialViewSet, basename="credential")
+router.register("device", fleet_views.DeviceViewSet, basename="device")
+router.register("batch-command", run_views.MassCommandViewSet, basename="batch-command")
+
+urlpatterns = [
+    path(
+        "controller/batch-command/<uuid:pk>/commands/",
+        command_views.RunCommandsView.as_view(),
+        name="batch-command-commands",
+    ),
+    path("controller/device/<uuid:pk>/command/", command_views.DeviceCommandsView.as_view(), name="device-command"),
+    path("controller/", include(router.urls)),
+    path("users/token/", user_views.TokenView.as_view(), name="token"),
+    path("schema/", SpectacularAPIView.as_view(permission_classes=()), name="schema"),
+    path("docs/", SpectacularSwaggerView.as_view(url_name="schema", permission_classes=()), name="docs"),
+]

@@ -1,0 +1,91 @@
+"""What can go wrong, in the words that a client reads.  One base, one handler (api/errors.py).
+
+A child's docstring is its default message; ``code`` is for programs, ``http_status`` for the reply.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+
+class OrchestratorError(Exception):
+    """The request could not be carried out."""
+
+    code: ClassVar[str] = "error"
+    http_status: ClassVar[int] = 400
+
+    def __init__(self, detail: str = "", **extra: Any) -> None:
+        self.detail = detail or (type(self).__doc__ or "").strip()
+        self.extra: Mapping[str, Any] = extra
+        super().__init__(self.detail)
+
+
+class InvalidFieldError(OrchestratorError):
+    """A field of the request is not valid."""
+
+    code = "invalid"
+
+    def __init__(self, field: str, message: str | Mapping[str, Any]) -> None:
+        self.field = field
+        self.message = message
+        super().__init__(f"{field}: {message}")
+
+
+class MalformedBodyError(OrchestratorError):
+    """The body is not valid JSON."""
+
+    code = "parse_error"
+
+
+class TooLargeError(OrchestratorError):
+    """The body is larger than this service takes."""
+
+    code = "too_large"
+    http_status = 413
+
+
+class NoTargetsError(OrchestratorError):
+    """No device matches these targets; nothing was created."""
+
+    code = "no_targets"
+
+
+class NotPermittedError(OrchestratorError):
+    """You do not have the right to do this."""
+
+    code = "permission_denied"
+    http_status = 403
+
+
+class TargetsChangedError(OrchestratorError):
+    """The targets are no longer the ones that were previewed. Preview again, then launch with the new digest."""
+
+    code = "targets_changed"
+    http_status = 409
+
+
+class StillActiveError(OrchestratorError):
+    """The mass command has not finished. Wait for its end, or cancel it first."""
+
+    code = "still_active"
+    http_status = 409
+
+
+class HostKeyChangedError(OrchestratorError):
+    """The device shows another host key than the pinned one. If that is right, repeat with "replace": true."""
+
+    code = "host_key_changed"
+    http_status = 409
+
+
+class DeviceUnreachableError(OrchestratorError):
+    """The device did not answer with a host key."""
+
+    code = "device_unreachable"
+    http_status = 502
+
+
+class SecretUnreadableError(OrchestratorError):
+    """A stored secret can't be opened with the keys of this service. Is ORCHESTRATOR_SECRET_KEYS complete?"""
+
+    code = "secret_unreadable"
+    http_status = 500

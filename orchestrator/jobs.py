@@ -1,0 +1,78 @@
+"""RQ entry points: a job takes ids, takes the slice's lease, and lets the run happen.  No rules here.
+
+At most once: a job whose slice was taken, ended or delivered again does nothing.
+"""
+
+import logging
+import socket
+import os
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from django.conf import settings
+
+from orchestrator import planning, runner
+from orchestrator.events import HostEvent
+from orchestrator.models import MassCommand, Slice
+from orchestrator.recording import Ending, Recorder, settle
+from orchestrator.states import CommandStatus
+
+log = logging.getLogger(__name__)
+
+
+def run_slice(slice_id: str, attempt: int) -> None:
+    """Carry out one slice; ``attempt`` is the delivery that this job belongs to."""
+    pk = uuid.UUID(slice_id)
+    worker = f"{socket.gethostname()}:{os.getpid()}"
+    lease = Slice.objects.take(pk, attempt=attempt, worker=worker, seconds=settings.LEASE_SECONDS)
+    if lease is None:
+        log.info("Slice %s, attempt %d: taken or ended already, nothing to do", slice_id, attempt)
+        return
+    slice_ = Slice.objects.select_related("mass_command").get(pk=pk)
+    MassCommand.objects.begin(slice_.mass_command_id)
+    change = None
+    try:
+        change = planning.password_change(slice_.mass_command)
+        ending, detail = _carry_out(slice_, lease, change)
+    except Exception:
+        log.exception("Slice %s broke", slice_id)
+        ending, detail = Ending.CRASHED, "The service's log says why."
+    settle(slice_, lease=lease, ending=ending, detail=detail, change=change)
+
+
+def _carry_out(slice_: Slice, lease: uuid.UUID, change: "planning.PasswordChange | None") -> tuple[Ending, str]:
+    """Run the playbook on the slice's devices; credential after credential where a login was refused."""
+    plan = planning.plan(slice_)
+    recorder = Recorder(
+        slice_id=slice_.pk, lease=lease, run=slice_.mass_command_id, assignments=plan.assignments, change=change
+    )
+    with recorder:
+        for number in range(plan.rounds):
+            targets = plan.targets(number)
+            if not targets:
+                break
+            if not Slice.objects.spawn(slice_.pk, lease=lease):
+                return Ending.STOPPED, ""
+            listener = _Listener(plan, recorder.record)
+            outcome = runner.run(
+                plan.request(targets, ident=f"{slice_.pk}-{slice_.attempt}-{number}"),
+                on_event=listener.hear,
+                should_stop=lambda: recorder.stop_requested,
+            )
+            if outcome.ended != "completed":
+                return Ending(outcome.ended), outcome.detail
+    return Ending.COMPLETED, ""
+
+
+@dataclass(slots=True)
+class _Listener:
+    """Passes events on, except a refused login that leaves another credential to try."""
+
+    plan: "planning.Plan"
+    record: Callable[[HostEvent], None]
+
+    def hear(self, event: HostEvent) -> None:
+        refused = event.kind == "finished" and event.status == CommandStatus.UNREACHABLE and event.code == "auth"
+        if not (refused and self.plan.try_next_login(event.host_name)):
+            self.record(event)

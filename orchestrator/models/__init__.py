@@ -1,0 +1,33 @@
+"""The rows: users, fleet, mass commands."""
+
+from orchestrator.models.fleet import (
+    Credential,
+    CredentialSecrets,
+    Device,
+    DeviceCredential,
+    DeviceGroup,
+    Location,
+    Organization,
+    Platform,
+)
+from orchestrator.models.mass_commands import Command, CommandType, MassCommand, Preview, Slice, SliceStatus
+from orchestrator.models.users import Membership, User
+
+__all__ = (
+    "Command",
+    "CommandType",
+    "Credential",
+    "CredentialSecrets",
+    "Device",
+    "DeviceCredential",
+    "DeviceGroup",
+    "Location",
+    "MassCommand",
+    "Membership",
+    "Organization",
+    "Platform",
+    "Preview",
+    "Slice",
+    "SliceStatus",
+    "User",
+)

@@ -1,0 +1,181 @@
+"""The fleet: organizations, where devices stand, how to log in to them, and the devices."""
+
+import base64
+import binascii
+import hashlib
+import uuid
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator, ProhibitNullCharactersValidator
+from django.db import models
+
+from orchestrator.models.addresses import validate_host, validate_host_key, validate_tags, validate_username
+from orchestrator.secrets import open_sealed, seal
+
+
+class Platform(models.TextChoices):
+    """What runs on a device; decides how the shipped playbooks speak to it."""
+
+    OPENWRT = "openwrt", "OpenWrt"
+    LINUX = "linux", "Linux"
+
+
+class Named(models.Model):
+    """A row with an id of its own, a name and its dates."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    name = models.CharField(max_length=128, validators=(ProhibitNullCharactersValidator(),))
+    created = models.DateTimeField(auto_now_add=True)
+    modified = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        abstract = True
+        ordering = ("name", "id")
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Organization(Named):
+    """A tenant: its devices and runs do not exist for anybody else."""
+
+    is_active = models.BooleanField(default=True)
+    allowed_types = models.JSONField(
+        null=True, blank=True, help_text="Command types that may run on its devices; empty: all of them."
+    )
+
+    class Meta(Named.Meta):
+        constraints = (models.UniqueConstraint(fields=("name",), name="organization_name_unique"),)
+
+    def allows(self, command_type: str) -> bool:
+        """Whether commands of this type may run on its devices."""
+        return self.allowed_types is None or command_type in self.allowed_types
+
+
+class OrganizationOwned(Named):
+    """A named row of one organization."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="%(class)ss")
+
+    class Meta(Named.Meta):
+        abstract = True
+
+
+class Location(OrganizationOwned):
+    """A place where devices stand."""
+
+    class Meta(OrganizationOwned.Meta):
+        constraints = (models.UniqueConstraint(fields=("organization", "name"), name="location_name_unique"),)
+
+
+class DeviceGroup(OrganizationOwned):
+    """Devices that belong together."""
+
+    class Meta(OrganizationOwned.Meta):
+        constraints = (models.UniqueConstraint(fields=("organization", "name"), name="group_name_unique"),)
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialSecrets:
+    """The secret parts of a credential; empty means absent.  The repr shows none of them."""
+
+    password: str = ""
+    private_key: str = ""
+    passphrase: str = ""
+    become_password: str = ""
+
+    def __repr__(self) -> str:
+        return "CredentialSecrets(…)"
+
+
+class Credential(OrganizationOwned):
+    """How to log in: a user name with a password, a private key, or both.  Secrets are sealed at rest."""
+
+    username = models.CharField(max_length=64, default="root", validators=(validate_username,))
+    sealed = models.TextField(blank=True, editable=False)
+    has_password = models.BooleanField(default=False, editable=False)
+    has_private_key = models.BooleanField(default=False, editable=False)
+
+    class Meta(OrganizationOwned.Meta):
+        constraints = (models.UniqueConstraint(fields=("organization", "name"), name="credential_name_unique"),)
+
+    @property
+    def _row(self) -> str:
+        return f"credential:{self.pk}"
+
+    def secrets(self) -> CredentialSecrets:
+        """The secrets in the open.
+
+        Raises:
+            SecretUnreadableError: no key of the ring opens them.
+        """
+        return CredentialSecrets(**open_sealed(self.sealed, row=self._row))
+
+    def set_secrets(self, secrets: CredentialSecrets) -> None:
+        """Seal these secrets into the row; the caller saves it."""
+        self.sealed = seal(asdict(secrets), row=self._row)
+        self.has_password = bool(secrets.password)
+        self.has_private_key = bool(secrets.private_key)
+
+
+class Device(OrganizationOwned):
+    """A router or server that is reached by SSH."""
+
+    group = models.ForeignKey(DeviceGroup, null=True, blank=True, on_delete=models.SET_NULL, related_name="devices")
+    location = models.ForeignKey(Location, null=True, blank=True, on_delete=models.SET_NULL, related_name="devices")
+    host = models.CharField(
+        max_length=253, validators=(validate_host,), help_text="A host name, an IPv4 or an IPv6 address."
+    )
+    port = models.PositiveIntegerField(default=22, validators=(MinValueValidator(1), MaxValueValidator(65_535)))
+    platform = models.CharField(max_length=16, choices=Platform, default=Platform.LINUX)
+    credentials: Any = models.ManyToManyField(Credential, through="DeviceCredential", related_name="devices")
+    is_active = models.BooleanField(default=True)
+    tags = models.JSONField(default=list, blank=True, validators=(validate_tags,))
+    host_key = models.TextField(
+        blank=True,
+        validators=(validate_host_key,),
+        help_text='The pinned SSH host key, "type base64", one a line; empty until the device is enrolled.',
+    )
+
+    class Meta(OrganizationOwned.Meta):
+        constraints = (models.UniqueConstraint(fields=("organization", "name"), name="device_name_unique"),)
+
+    def clean(self) -> None:
+        """A device stays within its organization.
+
+        Raises:
+            ValidationError: the group or location is another organization's.
+        """
+        for name in ("group", "location"):
+            row = getattr(self, name)
+            if row is not None and row.organization_id != self.organization_id:
+                raise ValidationError({name: f"This {name} belongs to another organization."})
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 fingerprints of the pinned keys, as ``ssh-keygen -l`` shows them; empty when none is pinned."""
+        shown = []
+        for line in self.host_key.splitlines():
+            try:
+                digest = hashlib.sha256(base64.b64decode(line.split()[1])).digest()
+            except (IndexError, binascii.Error):
+                continue
+            shown.append("SHA256:" + base64.b64encode(digest).decode().rstrip("="))
+        return "\n".join(shown)
+
+
+class DeviceCredential(models.Model):
+    """A credential of a device; those of a device are tried in the order of ``position``."""
+
+    device = models.ForeignKey(Device, on_delete=models.CASCADE, related_name="device_credentials")
+    credential = models.ForeignKey(Credential, on_delete=models.CASCADE, related_name="device_credentials")
+    position = models.PositiveSmallIntegerField(default=0)
+
+    class Meta:
+        ordering = ("device", "position")
+        constraints = (models.UniqueConstraint(fields=("device", "credential"), name="device_credential_once"),)
+
+    def __str__(self) -> str:
+        return f"{self.device}: {self.credential}"

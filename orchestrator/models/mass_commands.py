@@ -1,0 +1,238 @@
+"""A run: the mass command, one row per device, and the slices in which workers carry it out."""
+
+import uuid
+from collections.abc import Mapping
+from functools import reduce
+from operator import add
+from typing import Any, Final
+
+from django.conf import settings
+from django.core.validators import ProhibitNullCharactersValidator
+from django.db import models
+from django.db.models import F, Q
+
+from orchestrator.models.fleet import Device, DeviceGroup, Location, Organization
+from orchestrator.querysets import CommandQuerySet, MassCommandQuerySet, SliceQuerySet
+from orchestrator.secrets import open_sealed, seal
+from orchestrator.states import OPEN, RUN_ACTIVE, CommandStatus, RunStatus
+
+NOTES_LENGTH: Final = 10_000  # characters
+LABEL_LENGTH: Final = 64  # characters
+
+
+class CommandType(models.TextChoices):
+    """What can be run; playbooks.py knows each one's playbook and input."""
+
+    REBOOT = "reboot", "reboot"
+    CHANGE_PASSWORD = "change_password", "change password"  # noqa: S105 - a type's name
+    CUSTOM = "custom", "custom command"
+
+
+def _counter() -> Any:
+    return models.PositiveIntegerField(default=0, editable=False)
+
+
+class MassCommand(models.Model):
+    """One command on many devices.  Its counters change together with the rows that they count."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    type = models.CharField(max_length=32, choices=CommandType)
+    input = models.JSONField(default=dict, blank=True, help_text="What was asked for, secrets masked.")
+    sealed_input = models.TextField(blank=True, editable=False)
+    label = models.CharField(max_length=LABEL_LENGTH, blank=True, validators=(ProhibitNullCharactersValidator(),))
+    notes = models.TextField(max_length=NOTES_LENGTH, blank=True, validators=(ProhibitNullCharactersValidator(),))
+    status = models.CharField(max_length=16, choices=RunStatus, default=RunStatus.QUEUED, editable=False)
+
+    organization = models.ForeignKey(
+        Organization, null=True, blank=True, on_delete=models.CASCADE, related_name="mass_commands",
+        help_text="The organization of all its targets; empty for a run over several of them.",
+    )  # fmt: skip
+    group = models.ForeignKey(DeviceGroup, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    location = models.ForeignKey(Location, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    targets = models.JSONField(default=dict, editable=False, help_text="The filter as it was given.")
+    digest = models.CharField(max_length=64, editable=False)
+
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="mass_commands"
+    )
+    created = models.DateTimeField(auto_now_add=True)
+    started = models.DateTimeField(null=True, editable=False)
+    finished = models.DateTimeField(null=True, editable=False)
+    cancel_requested = models.DateTimeField(null=True, editable=False)
+
+    device_count = _counter()
+    queued_count = _counter()
+    running_count = _counter()
+    success_count = _counter()
+    failed_count = _counter()
+    unreachable_count = _counter()
+    timed_out_count = _counter()
+    cancelled_count = _counter()
+    terminated_count = _counter()
+    lost_count = _counter()
+    skipped_count = _counter()
+
+    objects = MassCommandQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-created", "-id")
+        indexes = (
+            models.Index(fields=("-created", "-id"), name="mass_command_newest"),
+            models.Index(fields=("organization", "-created"), name="mass_command_org_newest"),
+            # What recovery looks at: few rows of many.
+            models.Index(fields=("status",), name="mass_command_active", condition=Q(status__in=sorted(RUN_ACTIVE))),
+        )
+        constraints = (
+            # No device is counted twice or forgotten, whatever writes the counters.
+            models.CheckConstraint(
+                name="mass_command_counts_sum_up",
+                condition=Q(device_count=reduce(add, (F(f"{status}_count") for status in CommandStatus))),
+            ),
+            models.CheckConstraint(
+                name="mass_command_finished_has_time",
+                condition=Q(status__in=sorted(RUN_ACTIVE)) | Q(finished__isnull=False),
+            ),
+            # The secrets of a run end with it.
+            models.CheckConstraint(
+                name="mass_command_finished_has_no_secrets",
+                condition=Q(status__in=sorted(RUN_ACTIVE)) | Q(sealed_input=""),
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.label or f"{self.get_type_display()} on {self.device_count} devices"
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Command status → number of devices; the sum is ``device_count``."""
+        return {status.value: getattr(self, f"{status}_count") for status in CommandStatus}
+
+    @property
+    def progress(self) -> float:
+        """The finished share of the devices, 0 to 1."""
+        still_open = self.queued_count + self.running_count
+        return round(1 - still_open / self.device_count, 4) if self.device_count else 1.0
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it has not ended yet."""
+        return self.status in RUN_ACTIVE
+
+    def set_secret_input(self, values: Mapping[str, str]) -> None:
+        """Seal the secret part of the input into the row; the caller saves it."""
+        self.sealed_input = seal(values, row=f"mass_command:{self.pk}")
+
+    def secret_input(self) -> dict[str, str]:
+        """The secret part of the input in the open; empty once the run has ended.
+
+        Raises:
+            SecretUnreadableError: no key of the ring opens it.
+        """
+        return open_sealed(self.sealed_input, row=f"mass_command:{self.pk}")
+
+
+class SliceStatus(models.TextChoices):
+    """Where a slice stands."""
+
+    QUEUED = "queued", "queued"
+    RUNNING = "running", "running"
+    FINISHED = "finished", "finished"
+
+
+class Slice(models.Model):
+    """The part of a run that one worker carries out in one go; taken by a lease with a fencing token.
+
+    ``attempt`` counts the deliveries: a queue job for an earlier one does nothing.  ``spawned`` is set before
+    Ansible starts: from then on a device of the slice may have received the command.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    mass_command = models.ForeignKey(MassCommand, on_delete=models.CASCADE, related_name="slices")
+    number = models.PositiveIntegerField()
+    status = models.CharField(max_length=16, choices=SliceStatus, default=SliceStatus.QUEUED)
+    attempt = models.PositiveIntegerField(default=1)
+    enqueued = models.DateTimeField(auto_now_add=True)
+    lease = models.UUIDField(null=True)
+    lease_expires = models.DateTimeField(null=True)
+    spawned = models.DateTimeField(null=True)
+    worker = models.CharField(max_length=200, blank=True)
+
+    objects = SliceQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("mass_command", "number")
+        constraints = (
+            models.UniqueConstraint(fields=("mass_command", "number"), name="slice_number_unique"),
+            models.CheckConstraint(
+                name="slice_running_has_lease",
+                condition=~Q(status=SliceStatus.RUNNING) | Q(lease__isnull=False, lease_expires__isnull=False),
+            ),
+        )
+        indexes = (
+            models.Index(
+                fields=("status", "lease_expires"), name="slice_unfinished", condition=~Q(status=SliceStatus.FINISHED)
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"slice {self.number} of {self.mass_command_id}"
+
+
+class Command(models.Model):
+    """What became of one device in a run.  It outlives the run and the device, as the device's history."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    mass_command = models.ForeignKey(MassCommand, null=True, on_delete=models.SET_NULL, related_name="commands")
+    slice = models.ForeignKey(Slice, null=True, on_delete=models.SET_NULL, related_name="commands")
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="commands")
+    device = models.ForeignKey(Device, null=True, on_delete=models.SET_NULL, related_name="commands")
+    device_name = models.CharField(max_length=128)
+    type = models.CharField(max_length=32, choices=CommandType)
+    input = models.JSONField(null=True, blank=True, help_text="Kept here only once its run was deleted.")
+    status = models.CharField(max_length=16, choices=CommandStatus, default=CommandStatus.QUEUED)
+    reason_code = models.CharField(max_length=32, blank=True)
+    reason = models.TextField(blank=True)
+    rc = models.IntegerField(null=True)
+    stdout = models.TextField(blank=True)
+    stderr = models.TextField(blank=True)
+    truncated = models.BooleanField(default=False)
+    bytes_total = models.BigIntegerField(default=0, help_text="Size of the whole output, before it was cut.")
+    created = models.DateTimeField(auto_now_add=True)
+    started = models.DateTimeField(null=True)
+    finished = models.DateTimeField(null=True)
+
+    objects = CommandQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("device_name", "id")
+        constraints = (
+            # At most once: a run has one row for a device.
+            models.UniqueConstraint(fields=("mass_command", "device"), name="command_device_once"),
+            models.CheckConstraint(
+                name="command_finished_has_time",
+                condition=Q(status__in=sorted(OPEN)) | Q(finished__isnull=False),
+            ),
+        )
+        indexes = (
+            models.Index(fields=("mass_command", "device_name", "id"), name="command_by_name"),
+            models.Index(fields=("mass_command", "status"), name="command_by_status"),
+            models.Index(fields=("device", "-created"), name="command_device_history"),
+            models.Index(fields=("slice", "status"), name="command_of_slice"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.type} on {self.device_name}: {self.status}"
+
+
+class Preview(models.Model):
+    """What a digest stood for when it was shown, so that a launch can say what has changed since.
+
+    ``members`` is zlib-compressed: 17 bytes a device, its id and b"+" (eligible) or b"-".
+    """
+
+    digest = models.CharField(primary_key=True, max_length=64)
+    members = models.BinaryField()
+    shown = models.DateTimeField(auto_now=True)
+
+    def __str__(self) -> str:
+        return self.digest

@@ -1,0 +1,28 @@
+"""What a device printed, made fit for a row: bounded, and without what a database can't hold."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A text of at most the limit, and what it was before; ``size`` in bytes."""
+
+    text: str
+    truncated: bool
+    size: int
+
+
+def cut(text: str, limit: int) -> Cut:
+    """The text, or its head and tail with a line between that says how much is missing; ``limit`` in bytes.
+
+    NUL becomes U+FFFD, which PostgreSQL can store, and so do lone surrogates.
+    """
+    raw = text.replace("\x00", "\ufffd").encode(errors="surrogatepass")
+    clean = raw.decode(errors="replace")
+    size = len(raw)
+    if size <= limit:
+        return Cut(clean, truncated=False, size=size)
+    head, tail = raw[: limit // 2], raw[size - limit // 2 :]
+    missing = size - len(head) - len(tail)
+    middle = f"\n[… {missing} bytes are missing here …]\n"
+    return Cut(head.decode(errors="ignore") + middle + tail.decode(errors="ignore"), truncated=True, size=size)

@@ -1,0 +1,161 @@
+"""From the rows of a slice to what a worker runs: who is still to be contacted, with which logins.
+
+A set that shrank since the launch (a device deleted, moved or deactivated) shrinks the run, with the reason on
+the row.  It never widens.
+"""
+
+import logging
+import math
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from django.conf import settings
+from django.db.models import Prefetch
+
+from orchestrator import host_keys, playbooks
+from orchestrator.exceptions import SecretUnreadableError
+from orchestrator.inventory import Login, Target
+from orchestrator.models import Command, CommandType, DeviceCredential, MassCommand, Slice
+from orchestrator.recording import Assignment, skip
+from orchestrator.rotation import PasswordChange
+from orchestrator.runner import RunRequest
+from orchestrator.states import CommandStatus
+from orchestrator.targeting import REASONS
+
+log = logging.getLogger(__name__)
+
+_START_UP: Final = 60.0  # seconds that Ansible may take to start, on a busy machine
+_NO_HOST_KEY: Final = "No host key is pinned for this device. Enrol it: scan its key, compare it, accept it."
+_UNREADABLE: Final = "The stored credential can't be opened with the keys of this service."
+
+type Verdict = tuple[CommandStatus, str, str]
+
+
+@dataclass(slots=True)
+class Plan:
+    """What one slice runs.  ``logins`` are the credentials of each host name, in the order of trying."""
+
+    command_type: str
+    variables: dict[str, object] = field(repr=False)
+    assignments: dict[str, Assignment]
+    bare: dict[str, Target]
+    logins: dict[str, list[Login]]
+    _turn: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def rounds(self) -> int:
+        """How many times Ansible is started at most."""
+        return max((len(logins) for logins in self.logins.values()), default=0)
+
+    def targets(self, number: int) -> list[Target]:
+        """The targets of round ``number``, from 0: all at first, then those with another login to try."""
+        return [target for name, target in self.bare.items() if self._turn.get(name, 0) == number]
+
+    def try_next_login(self, host_name: str) -> bool:
+        """Put the host into the next round with its next credential; False when it has none left."""
+        turn = self._turn.get(host_name, 0) + 1
+        if turn >= len(self.logins[host_name]):
+            return False
+        login = self.logins[host_name][turn]
+        self._turn[host_name] = turn
+        self.bare[host_name] = replace(self.bare[host_name], login=login)
+        self.assignments[host_name] = replace(self.assignments[host_name], username=login.username)
+        return True
+
+    def request(self, targets: Sequence[Target], *, ident: str) -> RunRequest:
+        """The request to the runner for these targets."""
+        spec = playbooks.specification(self.command_type)
+        execution = settings.EXECUTION_TIMEOUT
+        if self.command_type == CommandType.REBOOT:
+            execution = max(execution, settings.REBOOT_TIMEOUT + 2 * settings.CONNECT_TIMEOUT)
+        waves = math.ceil(len(targets) / settings.FORKS)
+        return RunRequest(
+            ident=ident,
+            playbook=spec.playbook,
+            targets=targets,
+            variables=self.variables,
+            forks=settings.FORKS,
+            connect_timeout=settings.CONNECT_TIMEOUT,
+            execution_timeout=execution,
+            deadline=_START_UP + waves * (2 * settings.CONNECT_TIMEOUT + execution),
+        )
+
+
+def password_change(run: MassCommand) -> PasswordChange | None:
+    """The password that the run sets, if it is of that type."""
+    if run.type != CommandType.CHANGE_PASSWORD:
+        return None
+    secret = run.secret_input()
+    return PasswordChange(run=run.pk, password=secret["password"], username=run.input.get("username", ""))
+
+
+def plan(slice_: Slice) -> Plan:
+    """The plan of a slice; its rows that are not to be contacted any more are ended here."""
+    run = slice_.mass_command
+    credentials = DeviceCredential.objects.select_related("credential").order_by("position")
+    rows = (
+        Command.objects.filter(slice=slice_, status=CommandStatus.QUEUED)
+        .select_related("device", "device__organization")
+        .prefetch_related(Prefetch("device__device_credentials", queryset=credentials))
+    )
+    verdicts: dict[uuid.UUID, Verdict] = {}
+    made = Plan(
+        command_type=run.type,
+        variables=playbooks.playbook_variables(run.type, run.input, run.secret_input()),
+        assignments={}, bare={}, logins={},
+    )  # fmt: skip
+    found = list(rows)
+    if settings.TRUST_ON_FIRST_USE:
+        host_keys.pin_unknown([row.device for row in found if row.device and not row.device.host_key])
+    for row in found:
+        if code := _shrunk(row):
+            verdicts[row.pk] = (CommandStatus.SKIPPED, code, REASONS[code])
+        elif not row.device.host_key:
+            verdicts[row.pk] = (CommandStatus.UNREACHABLE, "host_key", _NO_HOST_KEY)
+        elif verdict := _add(made, row):
+            verdicts[row.pk] = verdict
+    skip(run.pk, verdicts)
+    return made
+
+
+def _shrunk(row: Command) -> str:
+    """Why the device is no longer to be contacted: a key of ``REASONS``, or empty."""
+    device = row.device
+    if device is None:
+        return "deleted"
+    checks = {
+        "moved": device.organization_id != row.organization_id,
+        "inactive": not device.is_active,
+        "organization_inactive": not device.organization.is_active,
+        "type_forbidden": not device.organization.allows(row.type),
+        "no_credential": not device.device_credentials.all(),
+    }
+    return next((code for code, holds in checks.items() if holds), "")
+
+
+def _add(made: Plan, row: Command) -> Verdict | None:
+    """Add the row's device to the plan; a verdict when it can't be."""
+    device = row.device
+    name = f"device-{device.pk.hex}"
+    try:
+        logins = [_login(link) for link in device.device_credentials.all()]
+    except SecretUnreadableError:
+        log.exception("A credential of device %s can't be opened", device.pk)
+        return CommandStatus.FAILED, "secret_unreadable", _UNREADABLE
+    made.logins[name] = logins
+    made.assignments[name] = Assignment(command=row.pk, device=device.pk, username=logins[0].username)
+    made.bare[name] = Target(
+        host_name=name, address=device.host, port=device.port, platform=device.platform,
+        host_key=device.host_key, login=logins[0],
+    )  # fmt: skip
+    return None
+
+
+def _login(link: DeviceCredential) -> Login:
+    secrets = link.credential.secrets()
+    return Login(
+        username=link.credential.username, password=secrets.password, private_key=secrets.private_key,
+        passphrase=secrets.passphrase, become_password=secrets.become_password,
+    )  # fmt: skip

@@ -1,0 +1,121 @@
+"""The guarded writes and the set reads of mass commands, slices and commands.
+
+A transition is one UPDATE whose WHERE says from where it may come; zero rows is an answer, not an accident.
+"""
+
+import uuid
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Self
+
+from django.db import models
+from django.db.models import F
+from django.utils import timezone
+
+from orchestrator.states import OPEN, RUN_ACTIVE, RUN_TRANSITIONS, CommandStatus, RunStatus, summarize
+
+
+def _sources(target: RunStatus) -> list[RunStatus]:
+    return sorted(status for status, targets in RUN_TRANSITIONS.items() if target in targets)
+
+
+class MassCommandQuerySet(models.QuerySet[Any]):
+    """Mass commands."""
+
+    def active(self) -> Self:
+        """Those that have not ended."""
+        return self.filter(status__in=sorted(RUN_ACTIVE))
+
+    def begin(self, pk: uuid.UUID) -> bool:
+        """Say that the first slice was taken."""
+        changed = self.filter(pk=pk, status__in=_sources(RunStatus.RUNNING)).update(
+            status=RunStatus.RUNNING, started=timezone.now()
+        )
+        return bool(changed)
+
+    def count_moves(self, pk: uuid.UUID, moves: Mapping[tuple[str, str], int]) -> None:
+        """Add to the counters what was moved: (from status, to status) → number of devices."""
+        deltas: dict[str, int] = {}
+        for (source, target), number in moves.items():
+            deltas[source] = deltas.get(source, 0) - number
+            deltas[target] = deltas.get(target, 0) + number
+        changes = {f"{status}_count": F(f"{status}_count") + delta for status, delta in deltas.items() if delta}
+        if changes:
+            self.filter(pk=pk).update(**changes)
+
+    def finish_if_done(self, pk: uuid.UUID) -> RunStatus | None:
+        """End the run if no device is open any more, and wipe its secrets; the status it ended with, if it did now."""
+        run = self.active().filter(pk=pk, queued_count=0, running_count=0).first()
+        if run is None:
+            return None
+        status = summarize(run.counts)
+        # Two workers may come here together: the second one's WHERE finds nothing.
+        changed = self.filter(
+            pk=pk, status__in=_sources(status), queued_count=0, running_count=0
+        ).update(status=status, finished=timezone.now(), sealed_input="")  # fmt: skip
+        return status if changed else None
+
+
+class SliceQuerySet(models.QuerySet[Any]):
+    """Slices and their leases."""
+
+    def take(self, pk: uuid.UUID, *, attempt: int, worker: str, seconds: float) -> uuid.UUID | None:
+        """Take the lease of a queued slice: the fencing token, or None when it is not to be had."""
+        lease, now = uuid.uuid4(), timezone.now()
+        changed = self.filter(pk=pk, status="queued", attempt=attempt).update(
+            status="running", lease=lease, lease_expires=now + timedelta(seconds=seconds), worker=worker, spawned=None
+        )
+        return lease if changed else None
+
+    def renew(self, pk: uuid.UUID, *, lease: uuid.UUID, seconds: float) -> bool:
+        """Prolong the lease; False when it is no longer ours."""
+        expires = timezone.now() + timedelta(seconds=seconds)
+        return bool(self.filter(pk=pk, status="running", lease=lease).update(lease_expires=expires))
+
+    def spawn(self, pk: uuid.UUID, *, lease: uuid.UUID) -> bool:
+        """Say that Ansible is about to start; False when the lease is no longer ours."""
+        changed = self.filter(pk=pk, status="running", lease=lease, mass_command__cancel_requested=None)
+        return bool(changed.update(spawned=timezone.now()))
+
+    def finish(self, pk: uuid.UUID, *, lease: uuid.UUID) -> bool:
+        """End the slice; False when the lease is no longer ours."""
+        changed = self.filter(pk=pk, status="running", lease=lease)
+        return bool(changed.update(status="finished", lease=None, lease_expires=None))
+
+    def seize(self, pk: uuid.UUID, *, old: uuid.UUID, new: uuid.UUID, seconds: float) -> bool:
+        """Take an expired lease over, with a token of our own; False when it was renewed or another was first."""
+        now = timezone.now()
+        changed = self.filter(pk=pk, status="running", lease=old, lease_expires__lt=now)
+        return bool(changed.update(lease=new, lease_expires=now + timedelta(seconds=seconds)))
+
+    def hand_back(self, pk: uuid.UUID, *, lease: uuid.UUID) -> bool:
+        """Put a slice that never started back; the delivery that is running is then an earlier one."""
+        changed = self.filter(pk=pk, status="running", lease=lease, spawned=None)
+        return bool(
+            changed.update(
+                status="queued", lease=None, lease_expires=None, attempt=F("attempt") + 1, enqueued=timezone.now()
+            )
+        )
+
+    def redeliver(self, pk: uuid.UUID, *, attempt: int) -> bool:
+        """Count one more delivery of a queued slice; False when it was taken or delivered meanwhile."""
+        changed = self.filter(pk=pk, status="queued", attempt=attempt)
+        return bool(changed.update(attempt=F("attempt") + 1, enqueued=timezone.now()))
+
+    def expired(self, now: datetime) -> Self:
+        """Running slices whose worker has not renewed its lease."""
+        return self.filter(status="running", lease_expires__lt=now)
+
+
+class CommandQuerySet(models.QuerySet[Any]):
+    """Per-device rows."""
+
+    def open(self) -> Self:
+        """Those that have not ended."""
+        return self.filter(status__in=sorted(OPEN))
+
+    def end(self, *, source: CommandStatus, target: CommandStatus, code: str, reason: str) -> int:
+        """Move all the rows of ``source`` in this set to a finished status; how many were moved."""
+        return self.filter(status=source).update(
+            status=target, reason_code=code, reason=reason, finished=timezone.now()
+        )

@@ -1,0 +1,275 @@
+"""Results into rows: per-host events become guarded, batched writes; counters change in the same transaction.
+
+One thread writes.  Whoever hears the events only appends to a queue, so that a slow database never stalls
+ansible-runner.  The same thread renews the slice's lease and looks whether the run was cancelled.
+"""
+
+import enum
+import logging
+import queue
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Final, Self
+
+from django.conf import settings
+from django.db import Error as DatabaseError
+from django.db import close_old_connections, connection, transaction
+
+from orchestrator.events import HostEvent
+from orchestrator.models import Command, MassCommand, Slice
+from orchestrator.output import cut
+from orchestrator.querysets import CommandQuerySet
+from orchestrator.rotation import PasswordChange, follow
+from orchestrator.states import OPEN, TRANSITIONS, CommandStatus
+
+log = logging.getLogger(__name__)
+
+_BATCH: Final = 200  # rows in one transaction
+_FLUSH: Final = 0.3  # seconds that an event waits for others at most
+_TICK: Final = 1.0  # seconds between two looks at lease and cancellation
+_RETRY: Final = 1.0  # seconds between two tries when the database fails
+_UNCERTAIN: Final = frozenset({CommandStatus.TIMED_OUT, CommandStatus.LOST, CommandStatus.CANCELLED})
+_FIELDS: Final = (
+    "status", "reason_code", "reason", "rc", "stdout", "stderr", "truncated", "bytes_total", "started", "finished",
+)  # fmt: skip
+
+
+class LeaseLostError(Exception):
+    """The slice is no longer ours: somebody else ends it, and nothing more is written."""
+
+
+class Ending(enum.StrEnum):
+    """How a slice ended, for the devices that have no result of their own."""
+
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+    DEADLINE = "deadline"
+    CRASHED = "crashed"
+    LOST = "lost"
+
+
+_C = CommandStatus
+# Ending → (what becomes of queued devices, of running ones), each with its code and reason.
+_LEFT_OVER: Final[Mapping[Ending, tuple[tuple[CommandStatus, str, str], tuple[CommandStatus, str, str]]]] = {
+    Ending.COMPLETED: (
+        (_C.LOST, "no_result", "The run ended without a word about this device."),
+        (_C.LOST, "no_result", "The run ended without a result of this device; it may have carried out the command."),
+    ),
+    Ending.STOPPED: (
+        (_C.CANCELLED, "cancelled", "Cancelled before the device was contacted."),
+        (_C.CANCELLED, "cancelled", "Cancelled while it ran; the device may have carried out the command."),
+    ),
+    Ending.DEADLINE: (
+        (_C.TERMINATED, "deadline", "The time for the run was over before the device was contacted."),
+        (_C.TIMED_OUT, "deadline", "The time for the run was over; the command may still be running on the device."),
+    ),
+    Ending.CRASHED: (
+        (_C.FAILED, "crashed", "Ansible could not run the command. {detail}"),
+        (_C.LOST, "crashed", "Ansible broke off; the device may have carried out the command. {detail}"),
+    ),
+    Ending.LOST: (
+        (_C.LOST, "worker_died", "The worker died; the device may have carried out the command."),
+        (_C.LOST, "worker_died", "The worker died; the device may have carried out the command."),
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Which row and device stand behind a host name of the inventory, and who is logged in there."""
+
+    command: uuid.UUID
+    device: uuid.UUID
+    username: str
+
+
+class Recorder:
+    """Writes the results of one slice while it runs; a context manager, whose end waits for the last write."""
+
+    def __init__(
+        self,
+        *,
+        slice_id: uuid.UUID,
+        lease: uuid.UUID,
+        run: uuid.UUID,
+        assignments: Mapping[str, Assignment],
+        change: PasswordChange | None = None,
+    ) -> None:
+        self._slice_id, self._lease, self._run = slice_id, lease, run
+        self._assignments, self._change = assignments, change
+        self._events: queue.SimpleQueue[HostEvent | None] = queue.SimpleQueue()
+        self._stop = threading.Event()
+        self._lost = threading.Event()
+        self._thread = threading.Thread(target=self._work, name=f"recorder-{slice_id}", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._events.put(None)
+        self._thread.join()
+
+    def record(self, event: HostEvent) -> None:
+        """Take an event; it is written soon.  Never blocks, never raises."""
+        self._events.put(event)
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether the run was cancelled or the lease was lost."""
+        return self._stop.is_set() or self._lost.is_set()
+
+    @property
+    def lease_lost(self) -> bool:
+        """Whether somebody else has taken the slice over."""
+        return self._lost.is_set()
+
+    def _work(self) -> None:
+        next_tick, going = 0.0, True
+        try:
+            while going:
+                batch, going = self._gather()
+                if batch:
+                    self._persist(partial(self._write, batch))
+                if time.monotonic() >= next_tick:
+                    self._persist(self._look)
+                    next_tick = time.monotonic() + _TICK
+        except LeaseLostError:
+            self._lost.set()
+            log.warning("The lease of slice %s was lost; its run is stopped here", self._slice_id)
+        finally:
+            connection.close()
+
+    def _gather(self) -> tuple[list[HostEvent], bool]:
+        """The events of the next moment, and whether more may follow."""
+        batch: list[HostEvent] = []
+        until = time.monotonic() + _FLUSH
+        while len(batch) < _BATCH and (left := until - time.monotonic()) > 0:
+            try:
+                event = self._events.get(timeout=left)
+            except queue.Empty:
+                break
+            if event is None:
+                return batch, False
+            batch.append(event)
+        return batch, True
+
+    def _persist(self, write: Callable[[], None]) -> None:
+        """Do it until the database has it: a restarted database costs time, not results."""
+        while True:
+            try:
+                close_old_connections()
+                write()
+            except DatabaseError:
+                # The lease decides how long this makes sense: once it ran out, the write says LeaseLostError.
+                log.exception("Results of slice %s could not be written; trying again", self._slice_id)
+                connection.close()
+                time.sleep(_RETRY)
+            else:
+                return
+
+    def _look(self) -> None:
+        if not Slice.objects.renew(self._slice_id, lease=self._lease, seconds=settings.LEASE_SECONDS):
+            raise LeaseLostError
+        if MassCommand.objects.filter(pk=self._run, cancel_requested__isnull=False).exists():
+            self._stop.set()
+
+    def _write(self, batch: list[HostEvent]) -> None:
+        events = [
+            (self._assignments[event.host_name], event) for event in batch if event.host_name in self._assignments
+        ]
+        with transaction.atomic():
+            if not Slice.objects.select_for_update().filter(pk=self._slice_id, lease=self._lease).exists():
+                raise LeaseLostError
+            ids = {assignment.command for assignment, _ in events}
+            rows = Command.objects.select_for_update().filter(pk__in=ids, status__in=sorted(OPEN)).only("pk", "status")
+            by_id = {row.pk: row for row in rows}
+            before = {pk: row.status for pk, row in by_id.items()}
+            for assignment, event in events:
+                if row := by_id.get(assignment.command):
+                    _apply(row, event)
+            Command.objects.bulk_update(by_id.values(), _FIELDS)
+            moves = Counter((before[pk], row.status) for pk, row in by_id.items() if row.status != before[pk])
+            MassCommand.objects.count_moves(self._run, moves)
+            self._follow_passwords(by_id)
+
+    def _follow_passwords(self, rows: Mapping[uuid.UUID, Command]) -> None:
+        if self._change is None:
+            return
+        for certain, statuses in ((True, frozenset({CommandStatus.SUCCESS})), (False, _UNCERTAIN)):
+            logins = {
+                assignment.device: assignment.username
+                for assignment in self._assignments.values()
+                if (row := rows.get(assignment.command))
+                and (row.status in statuses or (not certain and row.reason_code == "connection_lost"))
+            }
+            if logins:
+                follow(self._change, logins=logins, certain=certain)
+
+
+def _apply(row: Command, event: HostEvent) -> None:
+    """Let the row say what the event told, if its status may still change."""
+    target = event.status if event.kind == "finished" and event.status else CommandStatus.RUNNING
+    if target not in TRANSITIONS[CommandStatus(row.status)]:
+        return
+    row.status = target
+    row.started = row.started or event.at
+    if event.kind != "finished":
+        return
+    stdout, stderr = cut(event.stdout, settings.OUTPUT_LIMIT), cut(event.stderr, settings.OUTPUT_LIMIT)
+    row.finished = max(event.at, row.started)
+    row.reason_code, row.reason, row.rc = event.code, event.reason.replace("\x00", "\ufffd"), event.rc
+    row.stdout, row.stderr = stdout.text, stderr.text
+    row.truncated = event.truncated or stdout.truncated or stderr.truncated
+    row.bytes_total = event.bytes_total or stdout.size + stderr.size
+
+
+def skip(run: uuid.UUID, reasons: Mapping[uuid.UUID, tuple[CommandStatus, str, str]]) -> None:
+    """End queued rows that are not to be contacted: row id → (status, code, reason)."""
+    with transaction.atomic():
+        moves: Counter[tuple[str, str]] = Counter()
+        for pk, (status, code, reason) in reasons.items():
+            row = Command.objects.filter(pk=pk)
+            moves[CommandStatus.QUEUED, status] += row.end(
+                source=CommandStatus.QUEUED, target=status, code=code, reason=reason
+            )
+        MassCommand.objects.count_moves(run, moves)
+
+
+def settle(
+    slice_: Slice, *, lease: uuid.UUID, ending: Ending, detail: str = "", change: PasswordChange | None = None
+) -> bool:
+    """End a slice: give every open device of it a finished status, free the lease, end the run if it was the last.
+
+    Returns False, and changes nothing, when the lease is no longer ours.
+    """
+    with transaction.atomic():
+        if not Slice.objects.finish(slice_.pk, lease=lease):
+            return False
+        rows = Command.objects.filter(slice=slice_)
+        moves: Counter[tuple[str, str]] = Counter()
+        for source, left in zip((_C.QUEUED, _C.RUNNING), _LEFT_OVER[ending], strict=True):
+            status, code, reason = left
+            if change and source == _C.RUNNING:
+                _follow_left_over(rows, change)
+            number = rows.end(source=source, target=status, code=code, reason=reason.format(detail=detail).strip())
+            moves[source, status] += number
+        MassCommand.objects.count_moves(slice_.mass_command_id, moves)
+    MassCommand.objects.finish_if_done(slice_.mass_command_id)
+    log.info("Slice %s ended: %s", slice_.pk, ending, extra={"slice": str(slice_.pk), "moved": dict(moves)})
+    return True
+
+
+def _follow_left_over(rows: CommandQuerySet, change: PasswordChange) -> None:
+    open_rows = rows.filter(status=_C.RUNNING, device__isnull=False)
+    pairs = open_rows.values_list("device_id", "device__device_credentials__credential__username")
+    if logins := dict(pairs):
+        follow(change, logins=logins, certain=False)

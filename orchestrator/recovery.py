@@ -1,0 +1,81 @@
+"""What puts things right after something died: leases that ran out, queues that were lost, ends that were missed.
+
+Any number of these may run, anywhere: each step is a guarded write.
+"""
+
+import logging
+import uuid
+from datetime import timedelta
+from typing import Final
+
+from django.conf import settings
+from django.utils import timezone
+from knox.models import AuthToken
+from redis.exceptions import RedisError
+
+from orchestrator import dispatch
+from orchestrator.models import MassCommand, Preview, Slice
+from orchestrator.planning import password_change
+from orchestrator.recording import Ending, settle
+
+log = logging.getLogger(__name__)
+
+_PATIENCE: Final = 15.0  # seconds that a slice may be queued before somebody looks for its job
+
+
+def recover() -> None:
+    """One round of everything."""
+    reap()
+    requeue()
+    finish()
+    forget()
+
+
+def reap() -> None:
+    """End what dead workers left: a slice that had not started goes back, one that may have started is lost."""
+    now = timezone.now()
+    for slice_ in Slice.objects.expired(now).select_related("mass_command"):
+        lease = uuid.uuid4()
+        seized = Slice.objects.seize(slice_.pk, old=slice_.lease, new=lease, seconds=settings.LEASE_SECONDS)
+        if not seized:  # renewed after all, or another reaper was first
+            continue
+        slice_.refresh_from_db(fields=["spawned", "attempt"])
+        if slice_.mass_command.cancel_requested:
+            settle(slice_, lease=lease, ending=Ending.STOPPED, change=password_change(slice_.mass_command))
+        elif slice_.spawned is None:
+            log.warning("Slice %s was taken and never started; it goes back to the queue", slice_.pk)
+            if Slice.objects.hand_back(slice_.pk, lease=lease):
+                dispatch.enqueue([(slice_.pk, slice_.attempt + 1)])
+        else:
+            log.warning("The worker %s of slice %s died", slice_.worker, slice_.pk)
+            settle(slice_, lease=lease, ending=Ending.LOST, change=password_change(slice_.mass_command))
+
+
+def requeue() -> None:
+    """Deliver again what is queued in the database and not in the queue; an earlier delivery does nothing then."""
+    before = timezone.now() - timedelta(seconds=_PATIENCE)
+    waiting = dict(Slice.objects.filter(status="queued", enqueued__lt=before).values_list("pk", "attempt"))
+    if not waiting:
+        return
+    try:
+        lost = set(waiting.items()) - dispatch.pending(waiting.items())
+    except (RedisError, OSError) as error:
+        log.warning("The queue can't be reached: %s", error)
+        return
+    again = [(pk, attempt + 1) for pk, attempt in lost if Slice.objects.redeliver(pk, attempt=attempt)]
+    if again:
+        log.warning("%d slices were not in the queue; they are put in again", len(again))
+        dispatch.enqueue(again)
+
+
+def finish() -> None:
+    """End runs whose last worker died between the last device and the run's end."""
+    for run in MassCommand.objects.active().filter(queued_count=0, running_count=0):
+        MassCommand.objects.finish_if_done(run.pk)
+
+
+def forget() -> None:
+    """Delete what has expired: previews and tokens."""
+    now = timezone.now()
+    Preview.objects.filter(shown__lt=now - timedelta(hours=settings.PREVIEW_HOURS)).delete()
+    AuthToken.objects.filter(expiry__lt=now).delete()

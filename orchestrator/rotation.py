@@ -1,0 +1,85 @@
+"""After a password change the stored credential follows, or the device would be locked out.
+
+A credential of the device alone is changed in place.  One that other devices share is cloned, once per run and
+credential, and the link of each changed device is moved to the clone: the others still have the old password.
+"""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from django.db.models import F
+from django.utils import timezone
+
+from orchestrator.models import Credential, DeviceCredential
+
+_NAME_LENGTH: Final = 128  # characters, of a credential's name
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordChange:
+    """The password that a run sets, for whom; ``username`` empty means the user of each device's login."""
+
+    run: uuid.UUID
+    password: str
+    username: str = ""
+
+    def __repr__(self) -> str:
+        return f"PasswordChange(run={self.run})"
+
+
+def follow(change: PasswordChange, *, logins: Mapping[uuid.UUID, str], certain: bool) -> None:
+    """Let the credentials of these devices (device id → user name of the login) follow the change.
+
+    With ``certain=False`` (a run that was cut: the device may have either password) the new credential is put
+    behind the old one, and both are tried.  Call it in the transaction that records the results.
+    """
+    links = DeviceCredential.objects.select_related("credential", "device").filter(
+        device__in=logins, credential__has_password=True
+    )
+    for link in links:
+        if link.credential.username != (change.username or logins[link.device_id]):
+            continue
+        if certain and not _is_shared(link, change):
+            _set_password(link.credential, change.password)
+            link.credential.save(update_fields=("sealed", "has_password", "modified"))
+            continue
+        clone = _clone(link.credential, change)
+        if certain:
+            DeviceCredential.objects.filter(pk=link.pk).update(credential=clone)
+        else:
+            behind = DeviceCredential.objects.filter(device=link.device, position__gt=link.position)
+            behind.update(position=F("position") + 1)
+            DeviceCredential.objects.get_or_create(
+                device=link.device, credential=clone, defaults={"position": link.position + 1}
+            )
+
+
+def _clone_id(credential: Credential, change: PasswordChange) -> uuid.UUID:
+    return uuid.uuid5(change.run, str(credential.pk))
+
+
+def _is_shared(link: DeviceCredential, change: PasswordChange) -> bool:
+    # The last device left with an old credential follows the others to their clone.
+    others = DeviceCredential.objects.filter(credential=link.credential).exclude(pk=link.pk)
+    return others.exists() or Credential.objects.filter(pk=_clone_id(link.credential, change)).exists()
+
+
+def _set_password(credential: Credential, password: str) -> None:
+    old = credential.secrets()
+    become = password if old.become_password == old.password else old.become_password
+    credential.set_secrets(replace(old, password=password, become_password=become))
+
+
+def _clone(credential: Credential, change: PasswordChange) -> Credential:
+    pk = _clone_id(credential, change)
+    if existing := Credential.objects.filter(pk=pk).first():
+        return existing
+    suffix = f" ({timezone.now():%Y-%m-%d} {str(change.run)[:8]})"
+    name = credential.name[: _NAME_LENGTH - len(suffix)] + suffix
+    clone = Credential(pk=pk, name=name, organization=credential.organization, username=credential.username)
+    clone.set_secrets(credential.secrets())
+    _set_password(clone, change.password)
+    clone.save(force_insert=True)
+    return clone

@@ -1,0 +1,219 @@
+"""All settings, from the environment; docs/architecture.md names each of ours (a test checks that).
+
+Without any variable the embedded mode runs: SQLite and keys below ``ORCHESTRATOR_DATA_DIR``, a private Redis on a
+unix socket.  ``ORCHESTRATOR_PRODUCTION=1`` refuses to make up what production must be given.
+"""
+
+import base64
+import os
+import secrets as random
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+env = environ.Env()
+
+PRODUCTION = env.bool("ORCHESTRATOR_PRODUCTION", default=False)
+DATA_DIR = Path(env.str("ORCHESTRATOR_DATA_DIR", default=str(BASE_DIR / "var"))).absolute()
+DEBUG = env.bool("DJANGO_DEBUG", default=False)
+if DEBUG and PRODUCTION:
+    raise ImproperlyConfigured("DJANGO_DEBUG must be off when ORCHESTRATOR_PRODUCTION is on")
+
+
+def _kept(name: str, make: str) -> str:
+    """The content of a private file of the data directory, which the first process to ask creates."""
+    path = DATA_DIR / name
+    if not path.exists():
+        DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = DATA_DIR / f".{name}.{os.getpid()}"
+        draft.touch(mode=0o600)
+        draft.write_text(make)
+        try:
+            os.link(draft, path)  # fails if another process was first: its value counts
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    return path.read_text().strip()
+
+
+def _required_or_kept(variable: str, name: str, make: str) -> str:
+    if value := env.str(variable, default=""):
+        return value
+    if PRODUCTION:
+        raise ImproperlyConfigured(f"{variable} must be set when ORCHESTRATOR_PRODUCTION is on")
+    return _kept(name, make)
+
+
+def _key_ring(text: str) -> dict[str, bytes]:
+    """``id:base64 of 32 bytes``, comma-separated; the first seals, all of them open."""
+    ring = {}
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        key_id, _, encoded = part.partition(":")
+        try:
+            ring[key_id] = base64.b64decode(encoded, validate=True)
+        except ValueError:
+            ring[key_id] = b""
+        if not key_id or "$" in key_id or len(ring[key_id]) != 32:
+            raise ImproperlyConfigured("ORCHESTRATOR_SECRET_KEYS: each key is an id, a colon and 32 bytes in base64")
+    if not ring:
+        raise ImproperlyConfigured("ORCHESTRATOR_SECRET_KEYS holds no key")
+    return ring
+
+
+SECRET_KEY = _required_or_kept("DJANGO_SECRET_KEY", "secret_key", random.token_urlsafe(50))
+SECRET_KEY_RING = _key_ring(
+    _required_or_kept(
+        "ORCHESTRATOR_SECRET_KEYS", "secret_keys", "1:" + base64.b64encode(random.token_bytes(32)).decode()
+    )
+)
+ALLOWED_HOSTS = env.list("DJANGO_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
+CSRF_TRUSTED_ORIGINS = env.list("DJANGO_CSRF_TRUSTED_ORIGINS", default=[])
+
+# ---------------------------------------------------------------- the run
+FORKS = env.int("ORCHESTRATOR_FORKS", default=20)  # devices at once in one slice
+SLICE_SIZE = env.int("ORCHESTRATOR_SLICE_SIZE", default=200)  # devices in one RQ job
+CONNECT_TIMEOUT = env.float("ORCHESTRATOR_CONNECT_TIMEOUT", default=10.0)  # seconds, until logged in
+EXECUTION_TIMEOUT = env.float("ORCHESTRATOR_EXECUTION_TIMEOUT", default=300.0)  # seconds, per device
+REBOOT_TIMEOUT = env.float("ORCHESTRATOR_REBOOT_TIMEOUT", default=300.0)  # seconds, until the device is back
+OUTPUT_LIMIT = env.int("ORCHESTRATOR_OUTPUT_LIMIT", default=256 * 1024)  # bytes kept of each stream of a device
+TRUST_ON_FIRST_USE = env.bool("ORCHESTRATOR_TRUST_ON_FIRST_USE", default=False)
+RUN_DIR = env.str("ORCHESTRATOR_RUN_DIR", default="/dev/shm" if os.access("/dev/shm", os.W_OK) else "")  # noqa: S108
+PLAYBOOK_DIR = BASE_DIR / "playbooks"
+LEASE_SECONDS = env.float("ORCHESTRATOR_LEASE_SECONDS", default=30.0)
+PREVIEW_HOURS = env.int("ORCHESTRATOR_PREVIEW_HOURS", default=24)  # how long a preview can be launched by its digest
+
+# ---------------------------------------------------------------- Django
+INSTALLED_APPS = [
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "django_filters",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "knox",
+    "django_rq",
+    "orchestrator",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "orchestrator.urls"
+ASGI_APPLICATION = "orchestrator.asgi.application"
+AUTH_USER_MODEL = "orchestrator.User"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "orchestrator" / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+_PASSWORD_VALIDATION = "django.contrib.auth.password_validation."  # noqa: S105 - a module's name
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": _PASSWORD_VALIDATION + name}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+STATIC_URL = "static/"
+STATIC_ROOT = DATA_DIR / "static"
+STATIC_ROOT.mkdir(parents=True, exist_ok=True)  # WhiteNoise warns where there is none
+WHITENOISE_USE_FINDERS = True  # no collectstatic step
+X_FRAME_OPTIONS = "DENY"
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PRODUCTION
+SECURE_SSL_REDIRECT = PRODUCTION
+SECURE_HSTS_SECONDS = 31_536_000 if PRODUCTION else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = PRODUCTION
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if PRODUCTION else None
+DATA_UPLOAD_MAX_MEMORY_SIZE = 5 * 1024 * 1024
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 20_000  # an admin action on some thousand ticked devices
+
+DATABASES = {"default": env.db_url("DATABASE_URL", default=f"sqlite:///{DATA_DIR / 'db.sqlite3'}")}
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    DATABASES["default"]["OPTIONS"] = {
+        "transaction_mode": "IMMEDIATE",  # no upgrade of a read lock in mid-transaction: waits instead of failing
+        "timeout": 30,  # seconds
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;",
+    }
+else:
+    DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+    DATABASES["default"]["CONN_MAX_AGE"] = 60  # seconds
+
+# ---------------------------------------------------------------- queue
+REDIS_URL = env.str("REDIS_URL", default=f"unix://{DATA_DIR / 'redis.sock'}")
+RQ_QUEUES = {"commands": {"URL": REDIS_URL, "DEFAULT_TIMEOUT": 86_400}}  # seconds; our own deadline comes first
+RQ = {"COMMIT_MODE": "on_db_commit"}
+
+# ---------------------------------------------------------------- API
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "orchestrator.api.authentication.BearerAuthentication",
+        "orchestrator.api.authentication.BrowserAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_PARSER_CLASSES": ["orchestrator.api.parsers.StrictJSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
+    "DEFAULT_PAGINATION_CLASS": "orchestrator.api.pagination.Pages",
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "orchestrator.api.errors.handle",
+    "PAGE_SIZE": 20,
+    "TEST_REQUEST_DEFAULT_FORMAT": "json",
+    "NUM_PROXIES": env.int("ORCHESTRATOR_PROXIES", default=0),
+}
+REST_KNOX = {
+    "AUTH_HEADER_PREFIX": "Bearer",
+    "TOKEN_TTL": timedelta(hours=env.int("ORCHESTRATOR_TOKEN_HOURS", default=24 * 30)),
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Orchestrator",
+    "DESCRIPTION": "One command on many devices, and for each device exactly what happened.",
+    "VERSION": "1.0.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "COMPONENT_SPLIT_REQUEST": True,
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+    "ENUM_NAME_OVERRIDES": {
+        "CommandStatusEnum": "orchestrator.states.CommandStatus",
+        "RunStatusEnum": "orchestrator.states.RunStatus",
+        "CommandTypeEnum": "orchestrator.models.CommandType",
+        "PlatformEnum": "orchestrator.models.Platform",
+    },
+}
+UNFOLD = {"SITE_TITLE": "Orchestrator", "SITE_HEADER": "Orchestrator", "SITE_URL": "/api/v1/docs/"}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line", "stream": sys.stderr}},
+    "root": {"handlers": ["console"], "level": env.str("ORCHESTRATOR_LOG_LEVEL", default="INFO")},
+}

@@ -1,0 +1,247 @@
+"""From a filter to the devices it means: who is eligible, who is not and why.
+
+``resolve`` checks the filter against the rights of who asks and answers a ``TargetSet``: a lazy set, read in a
+constant number of queries and never held in memory.  An empty selection never means "all".
+"""
+
+import hashlib
+import uuid
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from django.db import models
+from django.db.models import Case, Count, Exists, F, OuterRef, Q, Value, When
+
+from orchestrator.access import Access, Right
+from orchestrator.exceptions import InvalidFieldError, NotPermittedError
+from orchestrator.models import Device, DeviceCredential, DeviceGroup, Location, Organization
+
+REASONS: Final[Mapping[str, str]] = {
+    "deleted": "The device was deleted after the launch.",
+    "moved": "The device was moved to another organization after the launch.",
+    "inactive": "The device is deactivated.",
+    "organization_inactive": "The organization is deactivated.",
+    "type_forbidden": "The organization does not allow this command type.",
+    "outside_group": "The device was picked, but it is not in the group of the filter.",
+    "outside_location": "The device was picked, but it is not at the location of the filter.",
+    "no_credential": "The device has no credential.",
+}
+MAX_PICKED: Final = 20_000  # devices named one by one; more are better said by a filter
+_CHUNK: Final = 5_000  # rows read at a time
+_LISTED: Final = 5  # unknown ids named in an error
+
+
+@dataclass(frozen=True, slots=True)
+class TargetFilter:
+    """What the user named.  Everything given must hold; ``devices`` are taken as given."""
+
+    organization: uuid.UUID | None = None
+    group: uuid.UUID | None = None
+    location: uuid.UUID | None = None
+    devices: tuple[uuid.UUID, ...] | None = None
+    all_devices: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """The filter as it is stored and shown; only what was given."""
+        given: dict[str, Any] = {
+            name: str(value) for name in ("organization", "group", "location") if (value := getattr(self, name))
+        }
+        if self.devices is not None:
+            given["devices"] = [str(device) for device in self.devices]
+        if self.all_devices:
+            given["all_devices"] = True
+        return given
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSet:
+    """The devices that a filter means, each annotated with ``ineligible``: a key of ``REASONS``, or empty."""
+
+    organization: Organization | None  # of all of them; None: system-wide
+    group: DeviceGroup | None
+    location: Location | None
+    rows: "models.QuerySet[Any]"
+
+    def totals(self) -> tuple[int, int]:
+        """The number of devices, and how many of them are eligible."""
+        found = self.rows.aggregate(count=Count("pk"), eligible=Count("pk", filter=Q(ineligible="")))
+        return found["count"], found["eligible"]
+
+    def breakdown(self) -> dict[str, list[dict[str, Any]]]:
+        """Devices by organization, group and location: ``id``, ``name``, ``count``, ``eligible_count``."""
+        return {name: self._by(name) for name in ("organization", "group", "location")}
+
+    def _by(self, name: str) -> list[dict[str, Any]]:
+        grouped = self.rows.order_by().values(key=F(f"{name}_id"), title=F(f"{name}__name"))
+        counted = grouped.annotate(count=Count("pk"), eligible=Count("pk", filter=Q(ineligible=""))).order_by("title")
+        return [
+            {"id": row["key"], "name": row["title"], "count": row["count"], "eligible_count": row["eligible"]}
+            for row in counted
+        ]
+
+    def members(self) -> Iterator[tuple[uuid.UUID, bool]]:
+        """(device id, eligible) in the order of ids, read in chunks."""
+        pairs = self.rows.order_by("pk").values_list("pk", "ineligible")
+        for pk, ineligible in pairs.iterator(chunk_size=_CHUNK):
+            yield pk, not ineligible
+
+
+class Digest:
+    """Sums a set of (device id, eligible) up, fed in the order of ids; equal sets have equal digests."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self._packed = zlib.compressobj()
+        self._body = bytearray()
+
+    def add(self, pk: uuid.UUID, *, eligible: bool) -> None:
+        """Add the next device."""
+        member = pk.bytes + (b"+" if eligible else b"-")
+        self._hash.update(member)
+        self._body += self._packed.compress(member)
+
+    def hexdigest(self) -> str:
+        """64 hexadecimal digits."""
+        return self._hash.hexdigest()
+
+    def packed(self) -> bytes:
+        """The members for ``Preview.members``; call it once, last."""
+        return bytes(self._body + self._packed.flush())
+
+
+def unpack(members: bytes) -> dict[uuid.UUID, bool]:
+    """Device id → eligible, of what ``Digest.packed`` gave."""
+    raw = zlib.decompress(members)
+    return {uuid.UUID(bytes=raw[at : at + 16]): raw[at + 16 : at + 17] == b"+" for at in range(0, len(raw), 17)}
+
+
+def difference(
+    before: Mapping[uuid.UUID, bool], now: Iterable[tuple[uuid.UUID, bool]]
+) -> tuple[list[uuid.UUID], list[uuid.UUID]]:
+    """(added, removed) devices since the preview; one that turned eligible is added, the reverse is removed."""
+    rest, added, removed = dict(before), [], []
+    for pk, eligible in now:
+        was = rest.pop(pk, None)
+        if was is None or (eligible and not was):
+            added.append(pk)
+        elif was and not eligible:
+            removed.append(pk)
+    return added, removed + list(rest)
+
+
+def resolve(targets: TargetFilter, *, access: Access, command_type: str = "") -> TargetSet:
+    """The devices that the filter means for a user with these rights.
+
+    Raises:
+        InvalidFieldError: an object that does not exist for this user, a contradiction, nothing named, or a set that
+            only superusers may run on.
+        NotPermittedError: the user may see the targets, but not run commands on them.
+    """
+    _refuse_nothing(targets, access)
+    organization = _named(Organization, targets.organization, "organization", access)
+    group = _named(DeviceGroup, targets.group, "group", access)
+    location = _named(Location, targets.location, "location", access)
+    for field, row in (("group", group), ("location", location)):
+        if organization and row and row.organization_id != organization.pk:
+            raise InvalidFieldError(field, f"This {field} belongs to another organization than the one given.")
+    if organization and command_type and not organization.allows(command_type):
+        raise InvalidFieldError("type", f'"{command_type}" is not allowed in this organization.')
+    rows = access.visible(Device.objects.all())
+    reasons = _common_reasons(command_type)
+    if targets.devices is not None:
+        rows = _picked(rows, targets.devices, organization)
+        reasons = [*_outside(group, location), *reasons]
+    else:
+        conditions = {"organization": organization, "group": group, "location": location}
+        rows = rows.filter(**{name: row for name, row in conditions.items() if row is not None})
+    owner = organization or _owner(group, location) or _owner_of_picked(rows, targets)
+    _permit(owner, access)
+    ineligible = Case(*reasons, default=Value(""), output_field=models.CharField())
+    return TargetSet(organization=owner, group=group, location=location, rows=rows.annotate(ineligible=ineligible))
+
+
+def _refuse_nothing(targets: TargetFilter, access: Access) -> None:
+    narrowed = targets.organization or targets.group or targets.location
+    if targets.devices is not None and not targets.devices:
+        raise InvalidFieldError("devices", "No device was picked. An empty list never means all devices.")
+    if narrowed or targets.devices is not None:
+        return
+    if not targets.all_devices:
+        raise InvalidFieldError(
+            "targets",
+            "Name at least one of organization, group, location or devices. "
+            "Only superusers may run on all devices, with all_devices.",
+        )
+    if not access.everything:
+        raise InvalidFieldError("all_devices", "Only superusers may run on all devices. Name an organization.")
+
+
+def _named(model: Any, pk: uuid.UUID | None, field: str, access: Access) -> Any:
+    if pk is None:
+        return None
+    lookup = "pk" if model is Organization else "organization"
+    row = access.visible(model.objects.filter(pk=pk), organization=lookup).first()
+    if row is None:
+        raise InvalidFieldError(field, f"There is no such {field}.")
+    return row
+
+
+def _picked(
+    rows: "models.QuerySet[Device]", devices: tuple[uuid.UUID, ...], organization: Organization | None
+) -> "models.QuerySet[Device]":
+    wanted = set(devices)
+    if len(wanted) > MAX_PICKED:
+        raise InvalidFieldError("devices", f"Pick at most {MAX_PICKED} devices, or use a filter.")
+    picked = rows.filter(pk__in=wanted)
+    found = dict(picked.values_list("pk", "organization_id"))
+    if missing := sorted(str(pk) for pk in wanted - found.keys()):
+        more = f" and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
+        raise InvalidFieldError("devices", f"There is no such device: {', '.join(missing[:_LISTED])}{more}.")
+    if organization and any(owner != organization.pk for owner in found.values()):
+        raise InvalidFieldError("devices", "All devices must belong to the organization given.")
+    return picked
+
+
+def _owner(group: DeviceGroup | None, location: Location | None) -> Organization | None:
+    row = group or location
+    return row.organization if row else None
+
+
+def _owner_of_picked(rows: "models.QuerySet[Device]", targets: TargetFilter) -> Organization | None:
+    """The organization of picked devices if it is one; all devices belong to the system, however many it has."""
+    if targets.devices is None:
+        return None
+    owners = list(Organization.objects.filter(pk__in=rows.order_by().values("organization")).order_by()[:2])
+    return owners[0] if len(owners) == 1 else None
+
+
+def _permit(owner: Organization | None, access: Access) -> None:
+    if owner is None and not access.everything:
+        raise InvalidFieldError("devices", "Only superusers may run over several organizations.")
+    if not access.can(Right.RUN, owner.pk if owner else None):
+        raise NotPermittedError("Your role in this organization does not allow to run commands.")
+
+
+def _outside(group: DeviceGroup | None, location: Location | None) -> list[When]:
+    reasons = []
+    if group:
+        reasons.append(When(~Q(group=group) | Q(group=None), then=Value("outside_group")))
+    if location:
+        reasons.append(When(~Q(location=location) | Q(location=None), then=Value("outside_location")))
+    return reasons
+
+
+def _common_reasons(command_type: str) -> list[When]:
+    reasons = [
+        When(is_active=False, then=Value("inactive")),
+        When(organization__is_active=False, then=Value("organization_inactive")),
+    ]
+    if command_type:
+        limited = Organization.objects.filter(allowed_types__isnull=False)
+        forbidding = [row.pk for row in limited if not row.allows(command_type)]
+        if forbidding:
+            reasons.append(When(organization__in=forbidding, then=Value("type_forbidden")))
+    without = ~Exists(DeviceCredential.objects.filter(device=OuterRef("pk")))
+    return [*reasons, When(without, then=Value("no_credential"))]

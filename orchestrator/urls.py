@@ -1,0 +1,13 @@
+"""All addresses."""
+
+from django.contrib import admin
+from django.urls import include, path
+
+urlpatterns = [
+    path("api/v1/", include("orchestrator.api.urls")),
+    path("admin/", admin.site.urls),
+]
+
+handler400 = "orchestrator.api.errors.bad_request"
+handler404 = "orchestrator.api.errors.not_found"
+handler500 = "orchestrator.api.errors.server_error"

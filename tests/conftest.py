@@ -1,0 +1,48 @@
+"""What all tests share: clients, a private Redis, a lab of real devices; and that nothing is skipped in CI."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests import settings
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Leave nothing behind."""
+    shutil.rmtree(settings.HOME, ignore_errors=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """In CI a skipped lab or browser test is a failure: its machine has what they need."""
+    report: Any = yield
+    needed = item.get_closest_marker("lab") or item.get_closest_marker("browser")
+    if report.skipped and needed and os.environ.get("CI") and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped in CI: {report.longrepr}"
+    return report
+
+
+@pytest.fixture
+def api(client: Any) -> Callable[..., Any]:
+    """``api(user)`` is a client of DRF's that acts as this user; ``api()`` is anonymous."""
+    from rest_framework.test import APIClient  # noqa: PLC0415 - needs settings
+
+    def make(user: Any = None) -> APIClient:
+        made = APIClient()
+        if user is not None:
+            made.force_authenticate(user)
+        return made
+
+    return make
+
+
+@pytest.fixture
+def outbox(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, int]]:
+    """What would have gone to the queue: (slice id, attempt) pairs; nothing is run."""
+    sent: list[tuple[Any, int]] = []
+    monkeypatch.setattr("orchestrator.dispatch.enqueue", lambda slices: sent.extend(slices) or True)
+    return sent

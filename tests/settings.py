@@ -1,0 +1,14 @@
+"""The service's settings, in a data directory and with a queue that are the tests' own; also for child processes."""
+
+import os
+import tempfile
+from pathlib import Path
+
+HOME = Path(tempfile.mkdtemp(prefix="orchestrator-tests-"))
+os.environ["ORCHESTRATOR_DATA_DIR"] = str(HOME)
+os.environ["REDIS_URL"] = f"unix://{HOME}/redis.sock"
+os.environ["_ANSIBLE_TEMPLAR_UNTRUSTED_TEMPLATE_BEHAVIOR"] = "error"
+
+from orchestrator.settings import *  # noqa: E402, F403 - after the environment was set
+
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # each test makes users
