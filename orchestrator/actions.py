@@ -104,9 +104,11 @@ def _freeze(run: MassCommand, found: TargetSet, *, expected: str) -> list[Slice]
 
     The digest is summed over the very rows that are created: no second query could see another set.
     """
-    digest, slices, counts = Digest(), [], {CommandStatus.QUEUED: 0, CommandStatus.SKIPPED: 0}
+    digest = Digest()
+    slices: list[Slice] = []
+    counts = {CommandStatus.QUEUED: 0, CommandStatus.SKIPPED: 0}
     devices = found.rows.order_by("pk").only("pk", "name", "organization_id")
-    for batch in batched(devices.iterator(chunk_size=_INSERT), _INSERT, strict=False):
+    for batch in batched(devices.iterator(chunk_size=_INSERT), _INSERT):
         rows = []
         for device in batch:
             digest.add(device.pk, eligible=not device.ineligible)

@@ -11,7 +11,7 @@ from typing import Final
 
 import django_rq
 from redis.exceptions import RedisError
-from rq import Queue
+from rq import Queue, Worker
 from rq.job import Job, JobStatus
 
 log = logging.getLogger(__name__)
@@ -78,4 +78,4 @@ def worker_count() -> int:
         RedisError: the queue can't be reached.
     """
     queue = django_rq.get_queue(QUEUE)
-    return len(django_rq.workers.get_worker_class().all(queue=queue))
+    return len(Worker.all(queue=queue))

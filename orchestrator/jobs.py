@@ -4,8 +4,8 @@ At most once: a job whose slice was taken, ended or delivered again does nothing
 """
 
 import logging
-import socket
 import os
+import socket
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from orchestrator import planning, runner
 from orchestrator.events import HostEvent
 from orchestrator.models import MassCommand, Slice
 from orchestrator.recording import Ending, Recorder, settle
+from orchestrator.rotation import PasswordChange
 from orchestrator.states import CommandStatus
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def run_slice(slice_id: str, attempt: int) -> None:
     settle(slice_, lease=lease, ending=ending, detail=detail, change=change)
 
 
-def _carry_out(slice_: Slice, lease: uuid.UUID, change: "planning.PasswordChange | None") -> tuple[Ending, str]:
+def _carry_out(slice_: Slice, lease: uuid.UUID, change: PasswordChange | None) -> tuple[Ending, str]:
     """Run the playbook on the slice's devices; credential after credential where a login was refused."""
     plan = planning.plan(slice_)
     recorder = Recorder(
@@ -69,7 +70,7 @@ def _carry_out(slice_: Slice, lease: uuid.UUID, change: "planning.PasswordChange
 class _Listener:
     """Passes events on, except a refused login that leaves another credential to try."""
 
-    plan: "planning.Plan"
+    plan: planning.Plan
     record: Callable[[HostEvent], None]
 
     def hear(self, event: HostEvent) -> None:

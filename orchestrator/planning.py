@@ -17,7 +17,7 @@ from django.db.models import Prefetch
 from orchestrator import host_keys, playbooks
 from orchestrator.exceptions import SecretUnreadableError
 from orchestrator.inventory import Login, Target
-from orchestrator.models import Command, CommandType, DeviceCredential, MassCommand, Slice
+from orchestrator.models import Command, CommandType, Device, DeviceCredential, MassCommand, Slice
 from orchestrator.recording import Assignment, skip
 from orchestrator.rotation import PasswordChange
 from orchestrator.runner import RunRequest
@@ -110,21 +110,14 @@ def plan(slice_: Slice) -> Plan:
     if settings.TRUST_ON_FIRST_USE:
         host_keys.pin_unknown([row.device for row in found if row.device and not row.device.host_key])
     for row in found:
-        if code := _shrunk(row):
-            verdicts[row.pk] = (CommandStatus.SKIPPED, code, REASONS[code])
-        elif not row.device.host_key:
-            verdicts[row.pk] = (CommandStatus.UNREACHABLE, "host_key", _NO_HOST_KEY)
-        elif verdict := _add(made, row):
+        if verdict := _add(made, row):
             verdicts[row.pk] = verdict
     skip(run.pk, verdicts)
     return made
 
 
-def _shrunk(row: Command) -> str:
+def _shrunk(row: Command, device: Device) -> str:
     """Why the device is no longer to be contacted: a key of ``REASONS``, or empty."""
-    device = row.device
-    if device is None:
-        return "deleted"
     checks = {
         "moved": device.organization_id != row.organization_id,
         "inactive": not device.is_active,
@@ -138,6 +131,11 @@ def _shrunk(row: Command) -> str:
 def _add(made: Plan, row: Command) -> Verdict | None:
     """Add the row's device to the plan; a verdict when it can't be."""
     device = row.device
+    if device is None or (code := _shrunk(row, device)):
+        code = "deleted" if device is None else code
+        return CommandStatus.SKIPPED, code, REASONS[code]
+    if not device.host_key:
+        return CommandStatus.UNREACHABLE, "host_key", _NO_HOST_KEY
     name = f"device-{device.pk.hex}"
     try:
         logins = [_login(link) for link in device.device_credentials.all()]

@@ -43,7 +43,8 @@ def _kept(name: str, make: str) -> str:
 
 
 def _required_or_kept(variable: str, name: str, make: str) -> str:
-    if value := env.str(variable, default=""):
+    value: str = env.str(variable, default="")
+    if value:
         return value
     if PRODUCTION:
         raise ImproperlyConfigured(f"{variable} must be set when ORCHESTRATOR_PRODUCTION is on")

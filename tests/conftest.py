@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 import pytest
@@ -16,9 +16,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     """In CI a skipped lab or browser test is a failure: its machine has what they need."""
-    report: Any = yield
+    report = yield
     needed = item.get_closest_marker("lab") or item.get_closest_marker("browser")
     if report.skipped and needed and os.environ.get("CI") and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
@@ -29,7 +29,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 @pytest.fixture
 def api(client: Any) -> Callable[..., Any]:
     """``api(user)`` is a client of DRF's that acts as this user; ``api()`` is anonymous."""
-    from rest_framework.test import APIClient  # noqa: PLC0415 - needs settings
+    from rest_framework.test import APIClient
 
     def make(user: Any = None) -> APIClient:
         made = APIClient()
@@ -44,5 +44,10 @@ def api(client: Any) -> Callable[..., Any]:
 def outbox(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, int]]:
     """What would have gone to the queue: (slice id, attempt) pairs; nothing is run."""
     sent: list[tuple[Any, int]] = []
-    monkeypatch.setattr("orchestrator.dispatch.enqueue", lambda slices: sent.extend(slices) or True)
+
+    def enqueue(slices: Iterable[tuple[Any, int]]) -> bool:
+        sent.extend(slices)
+        return True
+
+    monkeypatch.setattr("orchestrator.dispatch.enqueue", enqueue)
     return sent
