@@ -38,7 +38,7 @@ def follow(change: PasswordChange, *, logins: Mapping[uuid.UUID, str], certain: 
     links = DeviceCredential.objects.select_related("credential", "device").filter(
         device__in=logins, credential__has_password=True
     )
-    for link in links:
+    for link in links.order_by("-position"):  # last first: what is put in moves only what was looked at already
         if link.credential.username != (change.username or logins[link.device_id]):
             continue
         if certain and not _is_shared(link, change):

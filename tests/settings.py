@@ -10,5 +10,10 @@ os.environ["REDIS_URL"] = f"unix://{HOME}/redis.sock"
 os.environ["_ANSIBLE_TEMPLAR_UNTRUSTED_TEMPLATE_BEHAVIOR"] = "error"
 
 from orchestrator.settings import *  # noqa: E402, F403 - after the environment was set
+from orchestrator.settings import DATABASES  # noqa: E402
+
+if "sqlite3" in DATABASES["default"]["ENGINE"]:
+    # A file, as in life: threads have connections of their own, which a database in memory can't give them.
+    DATABASES["default"]["TEST"] = {"NAME": str(HOME / "tests.sqlite3")}
 
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # each test makes users

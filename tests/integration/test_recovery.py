@@ -1,0 +1,129 @@
+"""What died is put right: nothing runs twice, nothing stays open."""
+
+import uuid
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from orchestrator import recovery
+from orchestrator.models import Command, MassCommand, Preview, Slice
+from tests import factories
+from tests.integration.test_recording import launch, run, take
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
+
+__all__ = ("run",)  # a fixture
+
+
+@pytest.fixture(autouse=True)
+def empty_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queue that knows no job: what a lost Redis comes back as."""
+    monkeypatch.setattr("orchestrator.dispatch.pending", lambda slices: set())
+
+
+def expire(slice_: Slice) -> None:
+    """Let the lease of a slice run out, as that of a dead worker does."""
+    Slice.objects.filter(pk=slice_.pk).update(lease_expires=timezone.now() - timedelta(seconds=1))
+
+
+def age(slice_: Slice) -> None:
+    """Let a slice have been queued for long."""
+    Slice.objects.filter(pk=slice_.pk).update(enqueued=timezone.now() - timedelta(minutes=1))
+
+
+def test_a_dead_worker_that_had_started_leaves_lost_rows(run: MassCommand) -> None:
+    slice_, lease, _ = take(run)
+    assert Slice.objects.spawn(slice_.pk, lease=lease)
+    expire(slice_)
+    recovery.recover()
+    run.refresh_from_db()
+    assert (run.status, run.counts["lost"]) == ("failed", 3)
+    assert "may have" in Command.objects.filter(mass_command=run)[0].reason
+
+
+def test_a_dead_worker_that_had_not_started_gives_the_slice_back(run: MassCommand, outbox: Any) -> None:
+    slice_, lease, _ = take(run)
+    outbox.clear()
+    expire(slice_)
+    recovery.recover()
+    assert outbox == [(slice_.pk, 2)]
+    assert not Slice.objects.spawn(slice_.pk, lease=lease)  # the first worker wakes up again, and must not start
+    assert Slice.objects.take(slice_.pk, attempt=1, worker="late", seconds=30) is None
+    assert Slice.objects.take(slice_.pk, attempt=2, worker="new", seconds=30) is not None
+
+
+def test_a_lease_that_is_renewed_is_left_alone(run: MassCommand) -> None:
+    slice_, _, _ = take(run)
+    recovery.recover()
+    slice_.refresh_from_db()
+    assert slice_.status == "running"
+
+
+def test_a_lost_queue_is_rebuilt_from_the_database(run: MassCommand, outbox: Any) -> None:
+    slice_ = run.slices.get()
+    outbox.clear()
+    recovery.recover()
+    assert not outbox  # it was queued just now: its job may still be on its way
+    age(slice_)
+    recovery.recover()
+    recovery.recover()
+    assert outbox == [(slice_.pk, 2)]
+    assert Slice.objects.take(slice_.pk, attempt=1, worker="old delivery", seconds=30) is None
+
+
+def test_a_queue_that_cannot_be_reached_is_asked_again_later(
+    run: MassCommand, outbox: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(slices: Iterable[tuple[uuid.UUID, int]]) -> set[tuple[uuid.UUID, int]]:
+        raise RedisConnectionError
+
+    monkeypatch.setattr("orchestrator.dispatch.pending", unreachable)
+    outbox.clear()
+    age(run.slices.get())
+    recovery.recover()
+    assert not outbox
+
+
+def test_a_cancelled_run_of_a_dead_worker_ends_cancelled(run: MassCommand) -> None:
+    slice_, _, _ = take(run)
+    MassCommand.objects.filter(pk=run.pk).update(cancel_requested=timezone.now(), status="cancelling")
+    expire(slice_)
+    recovery.recover()
+    run.refresh_from_db()
+    assert (run.status, run.counts["cancelled"]) == ("cancelled", 3)
+
+
+def test_a_run_whose_end_was_missed_is_ended(run: MassCommand) -> None:
+    Command.objects.filter(mass_command=run).update(status="success", finished=timezone.now())
+    MassCommand.objects.filter(pk=run.pk).update(queued_count=0, success_count=3)
+    recovery.recover()
+    run.refresh_from_db()
+    assert run.status == "success"
+
+
+def test_a_lost_password_change_leaves_both_passwords_to_be_tried(outbox: Any) -> None:
+    device = factories.device()
+    new = launch(
+        device.organization_id,
+        type="change_password",
+        input={"password": "n3w-Secret", "confirm_password": "n3w-Secret"},
+    )
+    slice_, lease, _ = take(new)
+    Slice.objects.spawn(slice_.pk, lease=lease)
+    Command.objects.filter(mass_command=new).update(status="running")
+    MassCommand.objects.filter(pk=new.pk).update(queued_count=0, running_count=1)
+    expire(slice_)
+    recovery.recover()
+    links = device.device_credentials.order_by("position")
+    assert [link.credential.secrets().password for link in links] == ["old-Secret1", "n3w-Secret"]
+
+
+def test_old_previews_are_forgotten() -> None:
+    Preview.objects.create(digest="a" * 64, members=b"")
+    Preview.objects.filter(digest="a" * 64).update(shown=timezone.now() - timedelta(days=2))
+    recovery.recover()
+    assert not Preview.objects.exists()
