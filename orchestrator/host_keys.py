@@ -32,22 +32,26 @@ def scan(host: str, port: int) -> str:
     command = ["ssh-keyscan", "-T", str(timeout), "-t", "ed25519,ecdsa,rsa", "-p", str(port), host]
     try:
         # host is validated by the model: a name or an address, never an option
-        done = subprocess.run(command, capture_output=True, text=True, timeout=4 * timeout, check=False)  # noqa: S603
+        done = subprocess.run(command, capture_output=True, text=True, timeout=4 * timeout, check=False)
     except subprocess.TimeoutExpired as error:
         raise DeviceUnreachableError from error
     lines = (line.split() for line in done.stdout.splitlines() if line and not line.startswith("#"))
-    shown = {parts[1]: parts[2] for parts in lines if len(parts) == 3}  # noqa: PLR2004 - host, type, key
+    shown = {parts[1]: parts[2] for parts in lines if len(parts) == 3}
     for key_type in _PREFERENCE:
         if key_type in shown:
             return f"{key_type} {shown[key_type]}"
     raise DeviceUnreachableError
 
 
+def scan_all(devices: Sequence[Device]) -> list[str]:
+    """The host key of each device, several asked at a time; empty for one that doesn't answer."""
+    with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
+        return list(pool.map(_scan_or_nothing, devices))
+
+
 def pin_unknown(devices: Sequence[Device]) -> None:
     """Scan and pin the keys of devices that have none; those that don't answer stay without."""
-    with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
-        keys = list(pool.map(_scan_or_nothing, devices))
-    for device, key in zip(devices, keys, strict=True):
+    for device, key in zip(devices, scan_all(devices), strict=True):
         # guarded: a key that a person has pinned meanwhile is not replaced
         if key and Device.objects.filter(pk=device.pk, host_key="").update(host_key=key):
             device.host_key = key

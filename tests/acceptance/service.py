@@ -114,5 +114,3 @@ def lab_directory(base: Path) -> Path:
     """Where a test's lab keeps its files; images are shared between runs."""
     os.environ.setdefault("LAB_IMAGES", str(BASE_DIR / ".lab" / "images"))
     return base / "lab"
-
-

@@ -1,0 +1,130 @@
+"""Devices that fail in every way the lab knows, among healthy ones: the right status, and a reason for people."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.acceptance.conftest import World
+
+pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(180)]
+
+SICK, WELL = "openwrt6", "openwrt5"
+
+
+@contextmanager
+def fault(world: World, kind: str, argument: str | None = None) -> Iterator[None]:
+    """A fault of the sick device, for as long as the block lasts."""
+    world.lab.fault(SICK, kind, argument)
+    try:
+        yield
+    finally:
+        world.lab.fault(SICK, "none")
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "words"),
+    [
+        ("refuse", "unreachable", "refused"),
+        ("blackhole", "unreachable", "answer"),
+        ("mute", "unreachable", "answer"),
+        ("hang", "timed_out", "8"),
+    ],
+)
+def test_a_sick_device_ends_in_bounded_time_and_delays_no_other(
+    world: World, kind: str, status: str, words: str
+) -> None:
+    with fault(world, kind):
+        began = time.monotonic()
+        run = world.service.run(devices=world.ids(SICK, WELL), type="custom", input={"command": "hostname"})
+    assert time.monotonic() - began < 40
+    sick, well = run["rows"][SICK], run["rows"][WELL]
+    assert (sick["status"], well["status"], run["status"]) == (status, "success", "partial"), (sick, well)
+    assert words in sick["reason"], sick["reason"]
+    assert "ansible" not in sick["reason"].lower()
+
+
+def test_a_slow_device_succeeds(world: World) -> None:
+    with fault(world, "slow", "0.1"):
+        run = world.service.run(devices=world.ids(SICK), type="custom", input={"command": "hostname"})
+    assert run["status"] == "success", run["rows"]
+
+
+def test_a_connection_cut_in_mid_command_is_no_success_and_not_called_unreachable(world: World) -> None:
+    launched = world.service.launch(devices=world.ids(SICK), type="custom", input={"command": "touch /tmp/c; sleep 6"})
+    until = time.monotonic() + 20
+    while world.lab.exec(SICK, "ls", "/tmp/c")[0]:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    with fault(world, "cut"):
+        row = world.service.wait(launched["id"])["rows"][SICK]
+    assert row["status"] == "failed", row
+    assert row["rc"] is None
+    assert "lost" in row["reason"], row["reason"]
+
+
+def test_a_changed_host_key_stops_the_device_and_says_so(world: World) -> None:
+    address = f"controller/device/{world.devices[SICK]['id']}/host-key/"
+    command = {"devices": world.ids(SICK), "type": "custom", "input": {"command": "hostname"}}
+    boots = world.lab.devices()[SICK].boots
+    with fault(world, "hostkey"):  # the lab boots the device again, as its server reads the key at its start
+        world.lab.wait_until(SICK, "up", boots=boots + 1)
+        row = world.service.run(**command)["rows"][SICK]
+        assert row["status"] == "unreachable", row
+        assert "host key" in row["reason"]
+        assert "password" not in row["reason"]
+        assert world.service.http.post(address, json={}).status_code == 409
+        assert world.service.post(address, {"replace": True})["host_key"] == world.lab.devices()[SICK].hostkey
+        assert world.service.run(**command)["status"] == "success"
+    world.lab.wait_until(SICK, "up", boots=boots + 2)
+    world.service.post(address, {"replace": True})
+
+
+def test_a_wrong_password_is_unreachable_and_a_second_credential_is_tried(world: World) -> None:
+    device = world.devices[SICK]
+    wrong = world.service.post(
+        "controller/credential/",
+        {"organization": world.organization, "name": "wrong", "username": "root", "password": "not-this-one"},
+    )["id"]
+    address = f"controller/device/{device['id']}/"
+    for credentials, status in (([wrong], "unreachable"), ([wrong, *device["credentials"]], "success")):
+        assert world.service.http.patch(address, json={"credentials": credentials}).is_success
+        row = world.service.run(devices=[device["id"]], type="custom", input={"command": "id"})["rows"][SICK]
+        assert row["status"] == status, row
+    world.service.http.patch(address, json={"credentials": device["credentials"]})
+
+
+def test_a_device_that_never_comes_back_from_a_reboot_has_failed(world: World) -> None:
+    boots = world.lab.devices()[SICK].boots
+    with fault(world, "noreturn"):
+        row = world.service.run(devices=world.ids(SICK), type="reboot")["rows"][SICK]
+    world.lab.power(SICK, "on")
+    world.lab.wait_until(SICK, "up", boots=boots + 1)
+    assert row["status"] == "failed", row
+    assert "did not come back" in row["reason"]
+
+
+def test_a_full_disk_fails_a_password_change_and_the_old_one_stays(world: World) -> None:
+    password = {"password": "never-Set-1", "confirm_password": "never-Set-1"}
+    with fault(world, "diskfull"):
+        row = world.service.run(devices=world.ids(SICK), type="change_password", input=password)["rows"][SICK]
+    assert row["status"] == "failed", row
+    assert row["reason"]
+    assert world.service.run(devices=world.ids(SICK), type="custom", input={"command": "id"})["status"] == "success"
+
+
+def test_a_device_that_is_not_enrolled_is_not_contacted(world: World) -> None:
+    address = f"controller/device/{world.devices[SICK]['id']}/"
+    world.service.http.patch(address, json={"host_key": ""})
+    row = world.service.run(devices=world.ids(SICK), type="custom", input={"command": "id"})["rows"][SICK]
+    assert (row["status"], "host key" in row["reason"]) == ("unreachable", True), row
+    assert world.service.post(f"{address}host-key/", {})["host_key"] == world.lab.devices()[SICK].hostkey
+
+
+def test_much_output_is_cut_head_and_tail_and_never_dropped(world: World) -> None:
+    command = "echo HEAD; head -c 3000000 /dev/zero | tr '\\0' 'x'; echo; echo TAIL"
+    row = world.service.run(devices=world.ids(SICK), type="custom", input={"command": command})["rows"][SICK]
+    assert (row["status"], row["truncated"], row["bytes_total"]) == ("success", True, 3_000_011), row["reason"]
+    assert row["stdout"].startswith("HEAD")
+    assert row["stdout"].endswith("TAIL\n")
