@@ -26,11 +26,11 @@ _SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Stopped(Exception):  # noqa: N818 - a request, no error
+class Stopped(Exception):
     """A signal asked the supervisor to stop while it was starting."""
 
 
-class ProgramFailed(Exception):  # noqa: N818 - the name of what happened
+class ProgramFailed(Exception):
     """A program ended, or did not answer, while the supervisor was starting."""
 
 

@@ -1,0 +1,57 @@
+# make demo     the whole story on a lab fleet of real SSH devices, through the REST API; stops all it started
+# make test     all tests, on SQLite, and those marked "database" again on a private PostgreSQL
+# make serve    the service, kept running: web, workers, recovery and a private queue (SERVE_ARGS="--port 8080")
+# make lint     every check that is not a test
+# make format   what the formatter and the linter can mend by themselves
+# make lock     newest versions into requirements*.txt, with hashes
+# Needs git, make and Python >= 3.12 (PYTHON=... to choose one). Each target first sets up what it needs.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test serve lint format lock run-venv dev-venv
+
+export PYTHON
+BIN := .venv/bin
+PYTHON_CODE := $(wildcard orchestrator lab demo benchmarks tests inventory_plugins ansible_plugins manage.py)
+PYTEST_ARGS ?=
+SERVE_ARGS ?=
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+demo: run-venv
+	@scripts/install-packages demo
+	@$(BIN)/python -m demo
+
+test: dev-venv
+	@scripts/install-packages test
+	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/python -m tests.postgres $(BIN)/pytest -m database $(PYTEST_ARGS)
+
+serve: run-venv
+	@$(BIN)/python manage.py serve $(SERVE_ARGS)
+
+# "check" and "spectacular" read no database; the data directory they may make is theirs alone.
+lint: export ORCHESTRATOR_DATA_DIR := $(CURDIR)/.cache/lint
+lint: dev-venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/mypy $(PYTHON_CODE)
+	$(BIN)/python manage.py check
+	$(BIN)/python manage.py makemigrations --check --dry-run
+	$(BIN)/python manage.py spectacular --validate --fail-on-warn --file /dev/null
+
+format: dev-venv
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock:
+	@scripts/lock
+
+run-venv:
+	@scripts/setup-venv run
+
+dev-venv:
+	@scripts/setup-venv dev
