@@ -3,19 +3,16 @@
 Each is one durable transaction, and what leaves the process happens on commit.
 """
 
-import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import partial
-from itertools import batched
+from itertools import batched, islice
 from typing import Any, Final
 
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from orchestrator import dispatch, host_keys
+from orchestrator import host_keys
 from orchestrator.access import Access, Right
 from orchestrator.exceptions import (
     HostKeyChangedError,
@@ -25,8 +22,8 @@ from orchestrator.exceptions import (
     TargetsChangedError,
 )
 from orchestrator.models import Command, Device, MassCommand, Preview, Slice, User
+from orchestrator.pacing import Controls, advance, amount, cut_waves
 from orchestrator.playbooks import check_input
-from orchestrator.recording import Ending, settle
 from orchestrator.states import RUN_FINISHED, CommandStatus, RunStatus
 from orchestrator.targeting import REASONS, Digest, TargetFilter, TargetSet, difference, resolve, unpack
 
@@ -44,6 +41,8 @@ class LaunchRequest:
     label: str = ""
     notes: str = ""
     digest: str = ""
+    controls: Controls = field(default_factory=Controls)
+    parent: MassCommand | None = None
 
 
 def preview(
@@ -88,24 +87,54 @@ def launch(*, actor: User, request: LaunchRequest) -> MassCommand:
             location=found.location,
             targets=request.targets.as_json(),
             created_by=actor,
+            parent=request.parent,
         )
         run.set_secret_input(checked.secret)
         run.save(force_insert=True)
-        slices = _freeze(run, found, expected=request.digest)
-        if not slices:
+        eligible = _freeze(run, found, expected=request.digest)
+        _pace(run, request.controls, eligible)
+        if not eligible:
             MassCommand.objects.finish_if_done(run.pk)
-        transaction.on_commit(partial(dispatch.enqueue, [(row.pk, row.attempt) for row in slices]))
+    advance(run.pk)
     run.refresh_from_db()
     return run
 
 
-def _freeze(run: MassCommand, found: TargetSet, *, expected: str) -> list[Slice]:
-    """Create the rows of a run in one pass over its targets, and its slices.
+def _pace(run: MassCommand, controls: Controls, eligible: int) -> None:
+    """Write down how the run is to be paced, and cut its rows into slices."""
+    run.controls = controls.as_json()
+    run.max_concurrency = amount(controls.max_concurrency, eligible)
+    run.max_errors = amount(controls.max_errors, eligible)
+    run.pause_manual = controls.pause == "manual"
+    run.pause_seconds = 0.0 if controls.pause in (None, "manual") else float(controls.pause)
+    run.connect_timeout, run.execution_timeout = controls.connect_timeout, controls.execution_timeout
+    run.on_conflict, run.check_mode = controls.on_conflict, controls.check
+    run.run_at, run.offline_until = controls.run_at, controls.wait_for_offline_until
+    run.deadline_seconds = controls.deadline
+    if eligible and controls.run_at and controls.run_at > timezone.now():
+        run.status = RunStatus.SCHEDULED
+    run.save()
+    _slice(run, controls, eligible)
+
+
+def _slice(run: MassCommand, controls: Controls, eligible: int) -> None:
+    """Cut the queued rows into held slices, in the order of device ids."""
+    if not eligible:
+        return
+    waiting = Command.objects.filter(mass_command=run, status=CommandStatus.QUEUED).order_by("device_id")
+    rows = waiting.only("pk").iterator(chunk_size=_INSERT)
+    for number, (wave, size) in enumerate(cut_waves(controls, eligible), start=1):
+        slice_ = Slice.objects.create(mass_command=run, number=number, wave=wave, size=size)
+        for part in batched((row.pk for row in islice(rows, size)), _INSERT):
+            Command.objects.filter(pk__in=part).update(slice=slice_)
+
+
+def _freeze(run: MassCommand, found: TargetSet, *, expected: str) -> int:
+    """Create the rows of a run in one pass over its targets; how many are eligible.
 
     The digest is summed over the very rows that are created: no second query could see another set.
     """
     digest = Digest()
-    slices: list[Slice] = []
     counts = {CommandStatus.QUEUED: 0, CommandStatus.SKIPPED: 0}
     devices = found.rows.order_by("pk").only("pk", "name", "organization_id")
     for batch in batched(devices.iterator(chunk_size=_INSERT), _INSERT):
@@ -113,11 +142,6 @@ def _freeze(run: MassCommand, found: TargetSet, *, expected: str) -> list[Slice]
         for device in batch:
             digest.add(device.pk, eligible=not device.ineligible)
             row = _row(run, device)
-            if row.status == CommandStatus.QUEUED:
-                if counts[CommandStatus.QUEUED] % settings.SLICE_SIZE == 0:
-                    slices.append(Slice(mass_command=run, number=len(slices) + 1))
-                    slices[-1].save(force_insert=True)
-                row.slice = slices[-1]
             counts[CommandStatus(row.status)] += 1
             rows.append(row)
         Command.objects.bulk_create(rows)
@@ -125,13 +149,10 @@ def _freeze(run: MassCommand, found: TargetSet, *, expected: str) -> list[Slice]
         raise NoTargetsError
     if expected and expected != digest.hexdigest():
         raise _changed(found, expected)
-    MassCommand.objects.filter(pk=run.pk).update(
-        device_count=sum(counts.values()),
-        queued_count=counts[CommandStatus.QUEUED],
-        skipped_count=counts[CommandStatus.SKIPPED],
-        digest=digest.hexdigest(),
-    )
-    return slices
+    run.device_count = sum(counts.values())
+    run.queued_count, run.skipped_count = counts[CommandStatus.QUEUED], counts[CommandStatus.SKIPPED]
+    run.digest = digest.hexdigest()
+    return counts[CommandStatus.QUEUED]
 
 
 def _row(run: MassCommand, device: Any) -> Command:
@@ -179,19 +200,7 @@ def cancel(*, actor: User, run: MassCommand) -> None:
         MassCommand.objects.active().filter(pk=run.pk, cancel_requested=None).update(
             cancel_requested=timezone.now(), status=RunStatus.CANCELLING
         )
-    for slice_, lease in _seize_waiting(run):
-        settle(slice_, lease=lease, ending=Ending.STOPPED)
-    MassCommand.objects.finish_if_done(run.pk)
-
-
-def _seize_waiting(run: MassCommand) -> Iterator[tuple[Slice, uuid.UUID]]:
-    """Take the slices that no worker has taken, as a worker would: then none can start them any more."""
-    for slice_ in Slice.objects.filter(mass_command=run, status="queued"):
-        lease = Slice.objects.take(
-            slice_.pk, attempt=slice_.attempt, worker="cancelled", seconds=settings.LEASE_SECONDS
-        )
-        if lease is not None:
-            yield slice_, lease
+    advance(run.pk)
 
 
 def delete(*, actor: User, run: MassCommand) -> None:

@@ -14,7 +14,9 @@ from django.conf import settings
 
 from orchestrator import planning, runner
 from orchestrator.events import HostEvent
+from orchestrator.exceptions import OrchestratorError
 from orchestrator.models import MassCommand, Slice
+from orchestrator.pacing import advance, why_not
 from orchestrator.recording import Ending, Recorder, settle
 from orchestrator.rotation import PasswordChange
 from orchestrator.states import CommandStatus
@@ -36,24 +38,34 @@ def run_slice(slice_id: str, attempt: int) -> None:
     try:
         change = planning.password_change(slice_.mass_command)
         ending, detail = _carry_out(slice_, lease, change)
+    except OrchestratorError as error:
+        ending, detail = Ending.CRASHED, error.detail
     except Exception:
         log.exception("Slice %s broke", slice_id)
         ending, detail = Ending.CRASHED, "The service's log says why."
     settle(slice_, lease=lease, ending=ending, detail=detail, change=change)
+    advance(slice_.mass_command_id)
 
 
 def _carry_out(slice_: Slice, lease: uuid.UUID, change: PasswordChange | None) -> tuple[Ending, str]:
     """Run the playbook on the slice's devices; credential after credential where a login was refused."""
     plan = planning.plan(slice_)
     recorder = Recorder(
-        slice_id=slice_.pk, lease=lease, run=slice_.mass_command_id, assignments=plan.assignments, change=change
+        slice_id=slice_.pk,
+        lease=lease,
+        run=slice_.mass_command_id,
+        assignments=plan.assignments,
+        change=change,
+        offline_until=slice_.mass_command.offline_until,
     )
     with recorder:
         for number in range(plan.rounds):
             targets = plan.targets(number)
             if not targets:
                 break
-            if not Slice.objects.spawn(slice_.pk, lease=lease):
+            if number == 0 and not Slice.objects.spawn(slice_.pk, lease=lease):
+                return _held_up(slice_), ""
+            if recorder.stop_requested:
                 return Ending.STOPPED, ""
             listener = _Listener(plan, recorder.record)
             outcome = runner.run(
@@ -64,6 +76,12 @@ def _carry_out(slice_: Slice, lease: uuid.UUID, change: PasswordChange | None) -
             if outcome.ended != "completed":
                 return Ending(outcome.ended), outcome.detail
     return Ending.COMPLETED, ""
+
+
+def _held_up(slice_: Slice) -> Ending:
+    """Why the slice may not start now."""
+    slice_.mass_command.refresh_from_db()
+    return why_not(slice_.mass_command) or Ending.PAUSED
 
 
 @dataclass(slots=True)

@@ -9,15 +9,18 @@ import math
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import Final
 
 from django.conf import settings
 from django.db.models import Prefetch
+from django.utils import timezone
 
 from orchestrator import host_keys, playbooks
 from orchestrator.exceptions import SecretUnreadableError
 from orchestrator.inventory import Login, Target
-from orchestrator.models import Command, CommandType, Device, DeviceCredential, MassCommand, Slice
+from orchestrator.locking import defer, lock_devices
+from orchestrator.models import Command, CommandType, Device, DeviceCredential, MassCommand, OnConflict, Slice
 from orchestrator.recording import Assignment, skip
 from orchestrator.rotation import PasswordChange
 from orchestrator.runner import RunRequest
@@ -30,7 +33,16 @@ _START_UP: Final = 60.0  # seconds that Ansible may take to start, on a busy mac
 _NO_HOST_KEY: Final = "No host key is pinned for this device. Enrol it: scan its key, compare it, accept it."
 _UNREADABLE: Final = "The stored credential can't be opened with the keys of this service."
 
+_BUSY_SECONDS: Final = 2.0  # before a device that another run holds is looked at again; doubles up to the next
+_BUSY_SECONDS_MOST: Final = 30.0
+
 type Verdict = tuple[CommandStatus, str, str]
+
+
+_CONFLICTS: Final[dict[str, Verdict]] = {
+    OnConflict.SKIP: (CommandStatus.SKIPPED, "busy", "Another run is on this device."),
+    OnConflict.FAIL: (CommandStatus.FAILED, "busy", "Another run is on this device."),
+}
 
 
 @dataclass(slots=True)
@@ -42,6 +54,9 @@ class Plan:
     assignments: dict[str, Assignment]
     bare: dict[str, Target]
     logins: dict[str, list[Login]]
+    connect_timeout: float  # seconds
+    execution_timeout: float  # seconds, per device
+    deadline: datetime | None
     _turn: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -67,19 +82,22 @@ class Plan:
     def request(self, targets: Sequence[Target], *, ident: str) -> RunRequest:
         """The request to the runner for these targets."""
         spec = playbooks.specification(self.command_type)
-        execution = settings.EXECUTION_TIMEOUT
+        connect, execution = self.connect_timeout, self.execution_timeout
         if self.command_type == CommandType.REBOOT:
-            execution = max(execution, settings.REBOOT_TIMEOUT + 2 * settings.CONNECT_TIMEOUT)
-        waves = math.ceil(len(targets) / settings.FORKS)
+            execution = max(execution, settings.REBOOT_TIMEOUT + 2 * connect)
+        turns = math.ceil(len(targets) / settings.FORKS)
+        limit = _START_UP + turns * (2 * connect + execution)
+        if self.deadline:
+            limit = min(limit, (self.deadline - timezone.now()).total_seconds())
         return RunRequest(
             ident=ident,
             playbook=spec.playbook,
             targets=targets,
             variables=self.variables,
             forks=settings.FORKS,
-            connect_timeout=settings.CONNECT_TIMEOUT,
+            connect_timeout=connect,
             execution_timeout=execution,
-            deadline=_START_UP + waves * (2 * settings.CONNECT_TIMEOUT + execution),
+            deadline=max(limit, 0.1),
         )
 
 
@@ -105,14 +123,23 @@ def plan(slice_: Slice) -> Plan:
         command_type=run.type,
         variables=playbooks.playbook_variables(run.type, run.input, run.secret_input()),
         assignments={}, bare={}, logins={},
+        connect_timeout=run.connect_timeout or settings.CONNECT_TIMEOUT,
+        execution_timeout=run.execution_timeout or settings.EXECUTION_TIMEOUT,
+        deadline=run.deadline,
     )  # fmt: skip
     found = list(rows)
     if settings.TRUST_ON_FIRST_USE:
         host_keys.pin_unknown([row.device for row in found if row.device and not row.device.host_key])
+    busy = lock_devices(slice_)
     for row in found:
-        if verdict := _add(made, row):
+        verdict = _CONFLICTS.get(run.on_conflict) if row.device_id in busy else _add(made, row)
+        if verdict:
             verdicts[row.pk] = verdict
     skip(run.pk, verdicts)
+    if busy:
+        later = timezone.now() + timedelta(seconds=min(_BUSY_SECONDS * 2**slice_.tries, _BUSY_SECONDS_MOST))
+        rest = Command.objects.filter(slice=slice_, status=CommandStatus.QUEUED, device__in=busy)
+        defer(slice_, rest, not_before=later)
     return made
 
 

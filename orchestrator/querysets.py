@@ -6,13 +6,15 @@ A transition is one UPDATE whose WHERE says from where it may come; zero rows is
 import uuid
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import reduce
+from operator import add
 from typing import Any, Self
 
 from django.db import models
-from django.db.models import F
+from django.db.models import F, Q
 from django.utils import timezone
 
-from orchestrator.states import OPEN, RUN_ACTIVE, RUN_TRANSITIONS, CommandStatus, RunStatus, summarize
+from orchestrator.states import ERRORS, OPEN, RUN_ACTIVE, RUN_TRANSITIONS, CommandStatus, RunStatus, summarize
 
 
 def _sources(target: RunStatus) -> list[RunStatus]:
@@ -28,10 +30,19 @@ class MassCommandQuerySet(models.QuerySet[Any]):
 
     def begin(self, pk: uuid.UUID) -> bool:
         """Say that the first slice was taken."""
-        changed = self.filter(pk=pk, status__in=_sources(RunStatus.RUNNING)).update(
-            status=RunStatus.RUNNING, started=timezone.now()
-        )
-        return bool(changed)
+        now = timezone.now()
+        started = self.filter(pk=pk, status__in=_sources(RunStatus.RUNNING))
+        if not started.update(status=RunStatus.RUNNING, started=now):
+            return False
+        for run in self.filter(pk=pk, deadline_seconds__isnull=False):
+            self.filter(pk=pk).update(deadline=now + timedelta(seconds=run.deadline_seconds))
+        return True
+
+    def spend_budget(self, pk: uuid.UUID) -> bool:
+        """Say that the run has more errors than it may have, if that is so now for the first time."""
+        errors = reduce(add, (F(f"{status}_count") for status in sorted(ERRORS)))
+        over = self.active().filter(pk=pk, budget_spent=None, max_errors__isnull=False, max_errors__lt=errors)
+        return bool(over.update(budget_spent=timezone.now()))
 
     def count_moves(self, pk: uuid.UUID, moves: Mapping[tuple[str, str], int]) -> None:
         """Add to the counters what was moved: (from status, to status) → number of devices."""
@@ -73,9 +84,41 @@ class SliceQuerySet(models.QuerySet[Any]):
         return bool(self.filter(pk=pk, status="running", lease=lease).update(lease_expires=expires))
 
     def spawn(self, pk: uuid.UUID, *, lease: uuid.UUID) -> bool:
-        """Say that Ansible is about to start; False when the lease is no longer ours."""
-        changed = self.filter(pk=pk, status="running", lease=lease, mass_command__cancel_requested=None)
-        return bool(changed.update(spawned=timezone.now()))
+        """Say that Ansible is about to start; False when the lease is no longer ours, or the run may not go on."""
+        now = timezone.now()
+        in_time = Q(mass_command__deadline=None) | Q(mass_command__deadline__gt=now)
+        changed = self.filter(
+            in_time,
+            pk=pk,
+            status="running",
+            lease=lease,
+            mass_command__cancel_requested=None,
+            mass_command__budget_spent=None,
+            mass_command__paused=None,
+        )
+        return bool(changed.update(spawned=now))
+
+    def release(self, pk: uuid.UUID) -> bool:
+        """Let workers take a held slice."""
+        return bool(self.filter(pk=pk, status="held").update(status="queued", not_before=None, enqueued=timezone.now()))
+
+    def hold(self, run: uuid.UUID) -> int:
+        """Take back what no worker has taken yet; the deliveries that are under way do nothing then."""
+        waiting = self.filter(mass_command=run, status="queued")
+        return waiting.update(status="held", attempt=F("attempt") + 1)
+
+    def put_back(self, pk: uuid.UUID, *, lease: uuid.UUID) -> bool:
+        """Hold a slice again that was taken and has not started."""
+        changed = self.filter(pk=pk, status="running", lease=lease, spawned=None)
+        return bool(changed.update(status="held", lease=None, lease_expires=None, attempt=F("attempt") + 1))
+
+    def seize_waiting(self, pk: uuid.UUID, *, seconds: float) -> uuid.UUID | None:
+        """Take a slice that no worker has taken, as one would, in order to end it: none can start it any more."""
+        lease, now = uuid.uuid4(), timezone.now()
+        changed = self.filter(pk=pk, status__in=("held", "queued")).update(
+            status="running", lease=lease, lease_expires=now + timedelta(seconds=seconds), worker="", spawned=None
+        )
+        return lease if changed else None
 
     def finish(self, pk: uuid.UUID, *, lease: uuid.UUID) -> bool:
         """End the slice; False when the lease is no longer ours."""
@@ -117,5 +160,5 @@ class CommandQuerySet(models.QuerySet[Any]):
     def end(self, *, source: CommandStatus, target: CommandStatus, code: str, reason: str) -> int:
         """Move all the rows of ``source`` in this set to a finished status; how many were moved."""
         return self.filter(status=source).update(
-            status=target, reason_code=code, reason=reason, finished=timezone.now()
+            status=target, reason_code=code, reason=reason, finished=timezone.now(), holds_device=False
         )

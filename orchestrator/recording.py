@@ -7,12 +7,14 @@ ansible-runner.  The same thread renews the slice's lease and looks whether the 
 import enum
 import logging
 import queue
+import random
 import threading
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import partial
 from types import TracebackType
 from typing import Final, Self
@@ -20,8 +22,10 @@ from typing import Final, Self
 from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import close_old_connections, connection, transaction
+from django.utils import timezone
 
 from orchestrator.events import HostEvent
+from orchestrator.locking import defer
 from orchestrator.models import Command, MassCommand, Slice
 from orchestrator.output import cut
 from orchestrator.querysets import CommandQuerySet
@@ -35,8 +39,11 @@ _FLUSH: Final = 0.3  # seconds that an event waits for others at most
 _TICK: Final = 1.0  # seconds between two looks at lease and cancellation
 _RETRY: Final = 1.0  # seconds between two tries when the database fails
 _UNCERTAIN: Final = frozenset({CommandStatus.TIMED_OUT, CommandStatus.LOST, CommandStatus.CANCELLED})
+_OFFLINE: Final = frozenset({"refused", "no_route", "timeout"})  # nothing answered: certainly nothing was run
+_WAITS: Final = "offline"  # reason code of a queued row whose device is to be tried again
 _FIELDS: Final = (
     "status", "reason_code", "reason", "rc", "stdout", "stderr", "truncated", "bytes_total", "started", "finished",
+    "holds_device",
 )  # fmt: skip
 
 
@@ -52,6 +59,8 @@ class Ending(enum.StrEnum):
     DEADLINE = "deadline"
     CRASHED = "crashed"
     LOST = "lost"
+    TERMINATED = "terminated"
+    PAUSED = "paused"
 
 
 _C = CommandStatus
@@ -73,11 +82,19 @@ _LEFT_OVER: Final[Mapping[Ending, tuple[tuple[CommandStatus, str, str], tuple[Co
         (_C.FAILED, "crashed", "Ansible could not run the command. {detail}"),
         (_C.LOST, "crashed", "Ansible broke off; the device may have carried out the command. {detail}"),
     ),
+    Ending.TERMINATED: (
+        (_C.TERMINATED, "error_budget", "The run had more errors than it may have; the device was not contacted."),
+        (_C.LOST, "error_budget", "The run was ended; the device may have carried out the command."),
+    ),
     Ending.LOST: (
         (_C.LOST, "worker_died", "The worker died; the device may have carried out the command."),
         (_C.LOST, "worker_died", "The worker died; the device may have carried out the command."),
     ),
 }
+
+
+_OTHERS_MAY_FOLLOW: Final = frozenset({Ending.COMPLETED, Ending.CRASHED, Ending.LOST})
+_OFFLINE_RETRY_MOST: Final = 3_600.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +117,10 @@ class Recorder:
         run: uuid.UUID,
         assignments: Mapping[str, Assignment],
         change: PasswordChange | None = None,
+        offline_until: datetime | None = None,
     ) -> None:
         self._slice_id, self._lease, self._run = slice_id, lease, run
-        self._assignments, self._change = assignments, change
+        self._assignments, self._change, self._offline_until = assignments, change, offline_until
         self._events: queue.SimpleQueue[HostEvent | None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._lost = threading.Event()
@@ -195,11 +213,16 @@ class Recorder:
             before = {pk: row.status for pk, row in by_id.items()}
             for assignment, event in events:
                 if row := by_id.get(assignment.command):
-                    _apply(row, event)
+                    _wait(row, event) if self._may_wait(event) else _apply(row, event)
             Command.objects.bulk_update(by_id.values(), _FIELDS)
             moves = Counter((before[pk], row.status) for pk, row in by_id.items() if row.status != before[pk])
             MassCommand.objects.count_moves(self._run, moves)
+            MassCommand.objects.spend_budget(self._run)
             self._follow_passwords(by_id)
+
+    def _may_wait(self, event: HostEvent) -> bool:
+        offline = event.status == CommandStatus.UNREACHABLE and event.code in _OFFLINE
+        return offline and self._offline_until is not None and timezone.now() < self._offline_until
 
     def _follow_passwords(self, rows: Mapping[uuid.UUID, Command]) -> None:
         if self._change is None:
@@ -226,10 +249,27 @@ def _apply(row: Command, event: HostEvent) -> None:
         return
     stdout, stderr = cut(event.stdout, settings.OUTPUT_LIMIT), cut(event.stderr, settings.OUTPUT_LIMIT)
     row.finished = max(event.at, row.started)
+    row.holds_device = False
     row.reason_code, row.reason, row.rc = event.code, event.reason.replace("\x00", "\ufffd"), event.rc
     row.stdout, row.stderr = stdout.text, stderr.text
     row.truncated = event.truncated or stdout.truncated or stderr.truncated
     row.bytes_total = event.bytes_total or stdout.size + stderr.size
+
+
+def _wait(row: Command, event: HostEvent) -> None:
+    """Let the row of an offline device be queued again; ``settle`` moves it to a later slice."""
+    row.status, row.reason_code, row.holds_device = CommandStatus.QUEUED, _WAITS, False
+    row.reason = f"The device is offline and will be tried again. {event.reason}"
+
+
+def _defer_offline(slice_: Slice) -> None:
+    waiting = Command.objects.filter(slice=slice_, status=_C.QUEUED, reason_code=_WAITS)
+    until = slice_.mass_command.offline_until
+    if until is None:
+        return
+    seconds = min(settings.OFFLINE_RETRY_SECONDS * 2**slice_.tries, _OFFLINE_RETRY_MOST)
+    seconds *= random.uniform(0.75, 1.25)  # noqa: S311 - spreads load, hides nothing
+    defer(slice_, waiting, not_before=min(timezone.now() + timedelta(seconds=seconds), until))
 
 
 def skip(run: uuid.UUID, reasons: Mapping[uuid.UUID, tuple[CommandStatus, str, str]]) -> None:
@@ -249,8 +289,13 @@ def settle(
 ) -> bool:
     """End a slice: give every open device of it a finished status, free the lease, end the run if it was the last.
 
-    Returns False, and changes nothing, when the lease is no longer ours.
+    Returns False, and changes nothing, when the lease is no longer ours.  A paused slice is held again instead.
     """
+    if ending == Ending.PAUSED:
+        Command.objects.filter(slice=slice_, status=_C.QUEUED).update(holds_device=False)
+        return Slice.objects.put_back(slice_.pk, lease=lease)
+    if ending in _OTHERS_MAY_FOLLOW:
+        _defer_offline(slice_)
     with transaction.atomic():
         if not Slice.objects.finish(slice_.pk, lease=lease):
             return False
@@ -263,6 +308,7 @@ def settle(
             number = rows.end(source=source, target=status, code=code, reason=reason.format(detail=detail).strip())
             moves[source, status] += number
         MassCommand.objects.count_moves(slice_.mass_command_id, moves)
+        MassCommand.objects.spend_budget(slice_.mass_command_id)
     MassCommand.objects.finish_if_done(slice_.mass_command_id)
     log.info("Slice %s ended: %s", slice_.pk, ending, extra={"slice": str(slice_.pk), "moved": dict(moves)})
     return True

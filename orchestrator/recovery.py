@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 
 from orchestrator import dispatch
 from orchestrator.models import MassCommand, Preview, Slice
+from orchestrator.pacing import advance, why_not
 from orchestrator.planning import password_change
 from orchestrator.recording import Ending, settle
 
@@ -27,7 +28,7 @@ def recover() -> None:
     """One round of everything."""
     reap()
     requeue()
-    finish()
+    go_on()
     forget()
 
 
@@ -40,7 +41,9 @@ def reap() -> None:
         if not seized:  # renewed after all, or another reaper was first
             continue
         slice_.refresh_from_db(fields=["spawned", "attempt"])
-        if slice_.mass_command.cancel_requested:
+        if slice_.spawned is None and (ending := why_not(slice_.mass_command)):
+            settle(slice_, lease=lease, ending=ending)
+        elif slice_.mass_command.cancel_requested:
             settle(slice_, lease=lease, ending=Ending.STOPPED, change=password_change(slice_.mass_command))
         elif slice_.spawned is None:
             log.warning("Slice %s was taken and never started; it goes back to the queue", slice_.pk)
@@ -68,10 +71,11 @@ def requeue() -> None:
         dispatch.enqueue(again)
 
 
-def finish() -> None:
-    """End runs whose last worker died between the last device and the run's end."""
-    for run in MassCommand.objects.active().filter(queued_count=0, running_count=0):
-        MassCommand.objects.finish_if_done(run.pk)
+def go_on() -> None:
+    """Let each active run do what is due: a wave, a retry, its deadline, its end."""
+    for run in MassCommand.objects.active().values_list("pk", flat=True):
+        MassCommand.objects.finish_if_done(run)
+        advance(run)
 
 
 def forget() -> None:

@@ -86,6 +86,7 @@ OUTPUT_LIMIT = env.int("ORCHESTRATOR_OUTPUT_LIMIT", default=256 * 1024)  # bytes
 TRUST_ON_FIRST_USE = env.bool("ORCHESTRATOR_TRUST_ON_FIRST_USE", default=False)
 RUN_DIR = env.str("ORCHESTRATOR_RUN_DIR", default="/dev/shm" if os.access("/dev/shm", os.W_OK) else "")  # noqa: S108
 PLAYBOOK_DIR = BASE_DIR / "playbooks"
+OFFLINE_RETRY_SECONDS = env.float("ORCHESTRATOR_OFFLINE_RETRY_SECONDS", default=60.0)  # doubles up to an hour
 LEASE_SECONDS = env.float("ORCHESTRATOR_LEASE_SECONDS", default=30.0)
 PREVIEW_HOURS = env.int("ORCHESTRATOR_PREVIEW_HOURS", default=24)  # how long a preview can be launched by its digest
 
@@ -181,7 +182,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_PARSER_CLASSES": ["orchestrator.api.parsers.StrictJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
+    "DEFAULT_FILTER_BACKENDS": ["orchestrator.api.filters.StrictFilterBackend"],
     "DEFAULT_PAGINATION_CLASS": "orchestrator.api.pagination.Pages",
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "orchestrator.api.errors.handle",
@@ -209,7 +210,17 @@ SPECTACULAR_SETTINGS = {
         "PlatformEnum": "orchestrator.models.Platform",
     },
 }
-UNFOLD = {"SITE_TITLE": "Orchestrator", "SITE_HEADER": "Orchestrator", "SITE_URL": "/api/v1/docs/"}
+LOGIN_URL = "admin:login"
+LOGIN_REDIRECT_URL = "admin:index"  # unfold's sign-in page forgets where to go next
+UNFOLD = {
+    "SITE_TITLE": "Orchestrator",
+    "SITE_HEADER": "Orchestrator",
+    "SITE_SYMBOL": "hub",
+    "SITE_URL": "/admin/",
+    "DASHBOARD_CALLBACK": "orchestrator.admin.dashboard.context",
+    "SIDEBAR": {"navigation": "orchestrator.admin.navigation.sidebar"},
+    "STYLES": ["orchestrator.admin.navigation.stylesheet"],
+}
 
 LOGGING = {
     "version": 1,

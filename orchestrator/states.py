@@ -61,18 +61,21 @@ _R = RunStatus
 
 FINISHED: Final = frozenset(_C) - {_C.QUEUED, _C.RUNNING}
 OPEN: Final = frozenset({_C.QUEUED, _C.RUNNING})
+ERRORS: Final = frozenset({_C.FAILED, _C.UNREACHABLE, _C.TIMED_OUT, _C.LOST})
+"""What counts against the error budget, and what a retry takes up unless told."""
 RUN_FINISHED: Final = frozenset({_R.SUCCESS, _R.PARTIAL, _R.FAILED, _R.CANCELLED})
 RUN_ACTIVE: Final = frozenset(_R) - RUN_FINISHED
 
 TRANSITIONS: Final[Mapping[CommandStatus, frozenset[CommandStatus]]] = {
+    # A running device goes back to queued only when it was never logged in to, and waits to be online.
     # A device that was never turned to can still be unreachable (no pinned host key), failed (Ansible did not
     # start) or lost (the worker died before its first word); so every finished status follows from queued too.
     _C.QUEUED: FINISHED | {_C.RUNNING},
-    _C.RUNNING: FINISHED - {_C.SKIPPED, _C.TERMINATED},
+    _C.RUNNING: FINISHED - {_C.SKIPPED, _C.TERMINATED} | {_C.QUEUED},
 } | {status: frozenset() for status in FINISHED}
 
 RUN_TRANSITIONS: Final[Mapping[RunStatus, frozenset[RunStatus]]] = {
-    _R.SCHEDULED: frozenset({_R.QUEUED, _R.CANCELLED}),
+    _R.SCHEDULED: frozenset({_R.QUEUED, _R.CANCELLING}) | RUN_FINISHED,
     _R.QUEUED: frozenset({_R.RUNNING, _R.CANCELLING}) | RUN_FINISHED,
     _R.RUNNING: frozenset({_R.CANCELLING}) | RUN_FINISHED,
     _R.CANCELLING: RUN_FINISHED,

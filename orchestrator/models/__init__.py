@@ -10,7 +10,15 @@ from orchestrator.models.fleet import (
     Organization,
     Platform,
 )
-from orchestrator.models.mass_commands import Command, CommandType, MassCommand, Preview, Slice, SliceStatus
+from orchestrator.models.mass_commands import (
+    Command,
+    CommandType,
+    MassCommand,
+    OnConflict,
+    Preview,
+    Slice,
+    SliceStatus,
+)
 from orchestrator.models.users import Membership, User
 
 __all__ = (
@@ -24,6 +32,7 @@ __all__ = (
     "Location",
     "MassCommand",
     "Membership",
+    "OnConflict",
     "Organization",
     "Platform",
     "Preview",

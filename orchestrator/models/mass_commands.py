@@ -28,6 +28,14 @@ class CommandType(models.TextChoices):
     CUSTOM = "custom", "custom command"
 
 
+class OnConflict(models.TextChoices):
+    """What to do with a device that another run holds."""
+
+    QUEUE = "queue", "wait for it"
+    SKIP = "skip", "skip it"
+    FAIL = "fail", "fail it"
+
+
 def _counter() -> Any:
     return models.PositiveIntegerField(default=0, editable=False)
 
@@ -51,6 +59,28 @@ class MassCommand(models.Model):
     location = models.ForeignKey(Location, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
     targets = models.JSONField(default=dict, editable=False, help_text="The filter as it was given.")
     digest = models.CharField(max_length=64, editable=False)
+
+    parent = models.ForeignKey(
+        "self", null=True, blank=True, on_delete=models.SET_NULL, related_name="retries",
+        help_text="The run whose failed devices this one tries again.",
+    )  # fmt: skip
+    controls = models.JSONField(default=dict, editable=False, help_text="How it is paced, as it was given.")
+    max_concurrency = models.PositiveIntegerField(null=True, editable=False)  # devices in flight over all workers
+    max_errors = models.PositiveIntegerField(null=True, editable=False)  # more than these end the run
+    pause_seconds = models.FloatField(default=0.0, editable=False)  # between two waves
+    pause_manual = models.BooleanField(default=False, editable=False)  # a person lets each next wave go
+    connect_timeout = models.FloatField(null=True, editable=False)  # seconds
+    execution_timeout = models.FloatField(null=True, editable=False)  # seconds, per device
+    on_conflict = models.CharField(max_length=8, choices=OnConflict, default=OnConflict.QUEUE, editable=False)
+    check_mode = models.BooleanField(default=False, editable=False)
+    run_at = models.DateTimeField(null=True, editable=False)
+    deadline_seconds = models.FloatField(null=True, editable=False)  # from the start
+    deadline = models.DateTimeField(null=True, editable=False)
+    offline_until = models.DateTimeField(null=True, editable=False)
+    paused = models.DateTimeField(null=True, editable=False)
+    budget_spent = models.DateTimeField(null=True, editable=False)
+    wave = models.PositiveIntegerField(default=1, editable=False, help_text="The wave that may run.")
+    wave_due = models.DateTimeField(null=True, editable=False, help_text="When the next wave may start.")
 
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="mass_commands"
@@ -134,7 +164,10 @@ class MassCommand(models.Model):
 class SliceStatus(models.TextChoices):
     """Where a slice stands."""
 
+    HELD = "held", "held"
+    """Waits for its wave, its time, or a device that another run holds."""
     QUEUED = "queued", "queued"
+    """A worker may take it."""
     RUNNING = "running", "running"
     FINISHED = "finished", "finished"
 
@@ -143,13 +176,18 @@ class Slice(models.Model):
     """The part of a run that one worker carries out in one go; taken by a lease with a fencing token.
 
     ``attempt`` counts the deliveries: a queue job for an earlier one does nothing.  ``spawned`` is set before
-    Ansible starts: from then on a device of the slice may have received the command.
+    Ansible starts: from then on a device of the slice may have received the command.  ``tries`` counts how often
+    its devices were found offline, or held by another run.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     mass_command = models.ForeignKey(MassCommand, on_delete=models.CASCADE, related_name="slices")
     number = models.PositiveIntegerField()
-    status = models.CharField(max_length=16, choices=SliceStatus, default=SliceStatus.QUEUED)
+    wave = models.PositiveIntegerField(default=1)
+    size = models.PositiveIntegerField(default=0, help_text="Devices in it.")
+    not_before = models.DateTimeField(null=True)
+    tries = models.PositiveIntegerField(default=0)
+    status = models.CharField(max_length=16, choices=SliceStatus, default=SliceStatus.HELD)
     attempt = models.PositiveIntegerField(default=1)
     enqueued = models.DateTimeField(auto_now_add=True)
     lease = models.UUIDField(null=True)
@@ -190,6 +228,7 @@ class Command(models.Model):
     type = models.CharField(max_length=32, choices=CommandType)
     input = models.JSONField(null=True, blank=True, help_text="Kept here only once its run was deleted.")
     status = models.CharField(max_length=16, choices=CommandStatus, default=CommandStatus.QUEUED)
+    holds_device = models.BooleanField(default=False, editable=False)
     reason_code = models.CharField(max_length=32, blank=True)
     reason = models.TextField(blank=True)
     rc = models.IntegerField(null=True)
@@ -211,6 +250,14 @@ class Command(models.Model):
             models.CheckConstraint(
                 name="command_finished_has_time",
                 condition=Q(status__in=sorted(OPEN)) | Q(finished__isnull=False),
+            ),
+            # Two runs never touch one device at once: the lock is a row of this index.
+            models.UniqueConstraint(
+                fields=("device",), name="command_device_lock", condition=Q(holds_device=True)
+            ),
+            models.CheckConstraint(
+                name="command_finished_holds_nothing",
+                condition=Q(status__in=sorted(OPEN)) | Q(holds_device=False),
             ),
         )
         indexes = (

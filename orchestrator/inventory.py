@@ -1,0 +1,95 @@
+"""Devices of a slice as Ansible and ssh read them: the inventory document and the known_hosts file.
+
+Pure translation: no database, no queue, no subprocess.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+# A pinned key's type → the algorithms with which a server may prove that it holds the key (RFC 8332 for RSA).
+# ssh negotiates exactly these, so that a device with several keys shows the pinned one.
+HOST_KEY_ALGORITHMS: Final[Mapping[str, tuple[str, ...]]] = {
+    "ssh-ed25519": ("ssh-ed25519",),
+    "ecdsa-sha2-nistp256": ("ecdsa-sha2-nistp256",),
+    "ecdsa-sha2-nistp384": ("ecdsa-sha2-nistp384",),
+    "ecdsa-sha2-nistp521": ("ecdsa-sha2-nistp521",),
+    "ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256"),
+}
+_KEY: Final = re.compile(r"(?P<type>[a-z0-9-]+) +(?P<blob>[A-Za-z0-9+/]+={0,2})(?: .*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What a device is logged in to with.  `repr` shows no secret."""
+
+    username: str
+    password: str = field(default="", repr=False)
+    private_key: str = field(default="", repr=False)  # PEM or OpenSSH, as text
+    passphrase: str = field(default="", repr=False)  # of the private key
+    become_password: str = field(default="", repr=False)  # for sudo; "" = the login password
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One device of a slice."""
+
+    host_name: str  # made by the service, e.g. "device-<hex of uuid>": unique, and never the user's text
+    address: str
+    port: int
+    platform: str  # "openwrt" | "linux"
+    host_key: str  # "ssh-ed25519 AAAA…", one or more lines; a comment behind a key is ignored
+    login: Login
+
+
+def inventory(targets: Sequence[Target], *, connect_timeout: float) -> dict[str, Any]:
+    """The document that inventory_plugins/orchestrator.py reads.  `connect_timeout` in seconds, until logged in.
+
+    Shape: `{"plugin": "orchestrator", "hosts": {host_name: {"groups": [platform], "vars": {name: value}}}}`.
+    Values are passed on as they are; the plugin hands them to Ansible untrusted, so none is ever a template.
+    """
+    return {
+        "plugin": "orchestrator",
+        "hosts": {
+            target.host_name: {"groups": [target.platform], "vars": _host_vars(target, connect_timeout)}
+            for target in targets
+        },
+    }
+
+
+def known_hosts(targets: Sequence[Target]) -> str:
+    """The only keys that ssh believes in this run, one line each: `host_name type key`.
+
+    Under the service's name of the device (ssh's HostKeyAlias), not under its address: of two devices that claim one
+    address, one's key must not pass for the other's, and ports and IPv6 need no quoting.  A target without a usable
+    key has no line, and ssh then refuses it.
+    """
+    return "".join(f"{t.host_name} {kind} {blob}\n" for t in targets for kind, blob in _keys(t.host_key))
+
+
+def _host_vars(target: Target, connect_timeout: float) -> dict[str, Any]:
+    login = target.login
+    algorithms = [a for kind, _ in _keys(target.host_key) for a in HOST_KEY_ALGORITHMS[kind]]
+    wanted = {
+        "ansible_connection": "device_ssh",
+        "ansible_host": target.address,
+        "ansible_port": target.port,
+        "ansible_user": login.username,
+        "ansible_ssh_timeout": max(1, math.ceil(connect_timeout)),
+        "ansible_ssh_use_tty": False,
+        "ansible_password": login.password,
+        "ansible_private_key": login.private_key,
+        "ansible_private_key_passphrase": login.passphrase,
+        "ansible_become_password": login.become_password or login.password,
+        "orchestrator_platform": target.platform,
+        "orchestrator_host_key_algorithms": ",".join(dict.fromkeys(algorithms)),
+    }
+    return {name: value for name, value in wanted.items() if value != ""}
+
+
+def _keys(host_key: str) -> list[tuple[str, str]]:
+    """(type, base64) of each line that holds a key of a type we know."""
+    found = (_KEY.fullmatch(line.strip()) for line in host_key.splitlines())
+    return [(key["type"], key["blob"]) for key in found if key and key["type"] in HOST_KEY_ALGORITHMS]
