@@ -3,6 +3,8 @@
 Each is one durable transaction, and what leaves the process happens on commit.
 """
 
+import uuid
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import batched, islice
@@ -16,15 +18,18 @@ from orchestrator import host_keys
 from orchestrator.access import Access, Right
 from orchestrator.exceptions import (
     HostKeyChangedError,
+    InvalidFieldError,
+    NotActiveError,
     NoTargetsError,
     NotPermittedError,
     StillActiveError,
     TargetsChangedError,
 )
 from orchestrator.models import Command, Device, MassCommand, Preview, Slice, User
-from orchestrator.pacing import Controls, advance, amount, cut_waves
-from orchestrator.playbooks import check_input
-from orchestrator.states import RUN_FINISHED, CommandStatus, RunStatus
+from orchestrator.pacing import Controls, advance, amount, cut_waves, open_wave, wave_is_over
+from orchestrator.playbooks import check_input, specification
+from orchestrator.recording import CANCELLED_WAITING, skip
+from orchestrator.states import ERRORS, RUN_FINISHED, CommandStatus, RunStatus
 from orchestrator.targeting import REASONS, Digest, TargetFilter, TargetSet, difference, resolve, unpack
 
 _INSERT: Final = 1_000  # rows in one statement
@@ -188,19 +193,101 @@ def _changed(found: TargetSet, expected: str) -> TargetsChangedError:
     )
 
 
-def cancel(*, actor: User, run: MassCommand) -> None:
+def cancel(*, actor: User, run: MassCommand, devices: Sequence[uuid.UUID] | None = None) -> None:
     """Stop a run: what waits is ended at once, what runs is ended by its worker within seconds.
+
+    With ``devices`` only those are stopped, as far as they wait; one that runs already goes on to its end.
 
     Raises:
         NotPermittedError: the user may not run commands in its organization.
     """
-    if not Access.of(actor).can(Right.RUN, run.organization_id):
-        raise NotPermittedError
+    _permit_control(actor, run)
+    if devices is not None:
+        _cancel_waiting(run, devices)
+        return
     with transaction.atomic(durable=True):
         MassCommand.objects.active().filter(pk=run.pk, cancel_requested=None).update(
             cancel_requested=timezone.now(), status=RunStatus.CANCELLING
         )
     advance(run.pk)
+
+
+def _cancel_waiting(run: MassCommand, devices: Sequence[uuid.UUID]) -> None:
+    with transaction.atomic(durable=True):
+        # Locked, so that no worker takes one of these slices and plans with a row that ends here.
+        slices = Slice.objects.select_for_update().filter(mass_command=run, status__in=("held", "queued"))
+        waiting = Command.objects.filter(slice__in=list(slices), device__in=devices)
+        skip(run.pk, dict.fromkeys(waiting.values_list("pk", flat=True), CANCELLED_WAITING))
+    MassCommand.objects.finish_if_done(run.pk)
+
+
+def pause(*, actor: User, run: MassCommand) -> None:
+    """Start nothing more; devices that run go on to their end.
+
+    Raises:
+        NotPermittedError: the user may not run commands in its organization.
+        NotActiveError: the run has ended.
+    """
+    _permit_control(actor, run)
+    with transaction.atomic(durable=True):
+        active = MassCommand.objects.active().filter(pk=run.pk, cancel_requested=None)
+        if not active.filter(paused=None).update(paused=timezone.now()) and not active.exists():
+            raise NotActiveError
+        Slice.objects.hold(run.pk)
+
+
+def resume(*, actor: User, run: MassCommand) -> None:
+    """Go on after a pause; where a run waits between two waves, let the next one begin.
+
+    Raises:
+        NotPermittedError: the user may not run commands in its organization.
+        NotActiveError: the run has ended.
+    """
+    _permit_control(actor, run)
+    with transaction.atomic(durable=True):
+        locked = MassCommand.objects.select_for_update().active().filter(pk=run.pk, cancel_requested=None).first()
+        if locked is None:
+            raise NotActiveError
+        if locked.paused:
+            MassCommand.objects.filter(pk=run.pk).update(paused=None)
+        elif wave_is_over(locked):
+            open_wave(locked)
+    advance(run.pk)
+
+
+def retry(*, actor: User, run: MassCommand, statuses: Iterable[str] = ERRORS, command_input: Any = None) -> MassCommand:
+    """A new run on the devices of this one that ended in one of the statuses; its controls are the same.
+
+    ``command_input`` must be given again where it holds secrets: those of a run are wiped when it ends.
+
+    Raises:
+        StillActiveError: the run has not ended.
+        InvalidFieldError: no device ended so, or the input must be given.
+    """
+    _permit_control(actor, run)
+    run.refresh_from_db()
+    if run.is_active:
+        raise StillActiveError
+    rows = Command.objects.filter(mass_command=run, status__in=tuple(statuses), device__isnull=False)
+    devices = tuple(pk for pk in rows.values_list("device_id", flat=True) if pk)
+    if not devices:
+        raise InvalidFieldError("statuses", "No device of this run ended so.")
+    if command_input is None and specification(run.type).secret:
+        raise InvalidFieldError("input", "Give the input again: the secrets of a run are wiped when it ends.")
+    request = LaunchRequest(
+        type=run.type,
+        input=run.input if command_input is None else command_input,
+        targets=TargetFilter(devices=devices),
+        label=run.label,
+        notes=run.notes,
+        parent=run,
+    )
+    return launch(actor=actor, request=request)
+
+
+def _permit_control(actor: User, run: MassCommand) -> None:
+    if not Access.of(actor).can(Right.RUN, run.organization_id):
+        raise NotPermittedError
 
 
 def delete(*, actor: User, run: MassCommand) -> None:

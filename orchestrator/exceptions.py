@@ -70,6 +70,13 @@ class StillActiveError(OrchestratorError):
     http_status = 409
 
 
+class NotActiveError(OrchestratorError):
+    """The mass command has ended already."""
+
+    code = "not_active"
+    http_status = 409
+
+
 class HostKeyChangedError(OrchestratorError):
     """The device shows another host key than the pinned one. If that is right, repeat with "replace": true."""
 

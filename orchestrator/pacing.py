@@ -139,13 +139,7 @@ def _may_go(run: MassCommand, now: datetime) -> bool:
 
 def _check_wave(run: MassCommand, now: datetime) -> Ending | None:
     """Let the next wave begin when this one is over, the canaries live and the pause has passed."""
-    slices = Slice.objects.filter(mass_command=run)
-    before = slices.filter(wave__lte=run.wave)
-    if not (run.wave == 1 and run.controls.get("canary")):
-        before = before.filter(tries=0)  # devices that are offline or busy hold up nobody but themselves
-    if before.exclude(status="finished").exists():
-        return None
-    if not slices.filter(wave__gt=run.wave).exists():
+    if not wave_is_over(run):
         return None
     if run.wave == 1 and run.controls.get("canary") and _errors_of_wave(run):
         MassCommand.objects.filter(pk=run.pk, budget_spent=None).update(budget_spent=now)
@@ -158,6 +152,15 @@ def _check_wave(run: MassCommand, now: datetime) -> Ending | None:
     if run.wave_due is None or run.wave_due <= now:
         open_wave(run)
     return None
+
+
+def wave_is_over(run: MassCommand) -> bool:
+    """Whether all of the waves so far has ended and another is to follow."""
+    slices = Slice.objects.filter(mass_command=run)
+    before = slices.filter(wave__lte=run.wave)
+    if not (run.wave == 1 and run.controls.get("canary")):
+        before = before.filter(tries=0)  # devices that are offline or busy hold up nobody but themselves
+    return not before.exclude(status="finished").exists() and slices.filter(wave__gt=run.wave).exists()
 
 
 def open_wave(run: MassCommand) -> None:

@@ -64,6 +64,7 @@ class Ending(enum.StrEnum):
 
 
 _C = CommandStatus
+CANCELLED_WAITING: Final = (_C.CANCELLED, "cancelled", "Cancelled before the device was contacted.")
 # Ending → (what becomes of queued devices, of running ones), each with its code and reason.
 _LEFT_OVER: Final[Mapping[Ending, tuple[tuple[CommandStatus, str, str], tuple[CommandStatus, str, str]]]] = {
     Ending.COMPLETED: (
@@ -71,7 +72,7 @@ _LEFT_OVER: Final[Mapping[Ending, tuple[tuple[CommandStatus, str, str], tuple[Co
         (_C.LOST, "no_result", "The run ended without a result of this device; it may have carried out the command."),
     ),
     Ending.STOPPED: (
-        (_C.CANCELLED, "cancelled", "Cancelled before the device was contacted."),
+        CANCELLED_WAITING,
         (_C.CANCELLED, "cancelled", "Cancelled while it ran; the device may have carried out the command."),
     ),
     Ending.DEADLINE: (

@@ -41,7 +41,9 @@ def test_host_keys() -> None:
     validate_host_key(f"{KEY}\n{KEY}")
 
 
-@pytest.mark.parametrize("key", ["nonsense", "ssh-ed25519 AAAA", f"host {KEY}", f"{KEY} comment", "ssh-rsa " + KEY[12:]])
+@pytest.mark.parametrize(
+    "key", ["nonsense", "ssh-ed25519 AAAA", f"host {KEY}", f"{KEY} comment", "ssh-rsa " + KEY[12:]]
+)
 def test_what_is_no_host_key(key: str) -> None:
     with pytest.raises(ValidationError):
         validate_host_key(key)
