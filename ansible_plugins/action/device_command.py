@@ -1,0 +1,14 @@
+"""`device_command: {line: …}`: run a command line with the login user's shell; stdout, stderr and rc as they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_plugins.device_action import DeviceAction
+
+
+class ActionModule(DeviceAction):
+    """Hands the line to the connection untouched: no quoting, no wrapping, no Python on the device."""
+
+    def act(self, arguments: dict[str, str]) -> dict[str, Any]:
+        return dict(self._connection.attempt(arguments["line"]))

@@ -1,0 +1,61 @@
+"""`device_reboot: {timeout: …}`: reboot, and wait until the device answers with another boot id.
+
+A reboot's exit status says nothing (busybox gives 0 or 255 by chance), so success is only ever a new boot id.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from ansible_plugins.device_action import DeviceAction, fail, last_line
+
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+FIRST_LOOK = 2.0  # seconds after the order; the device waits one before it obeys, so that our session can end
+PAUSE = 1.0, 5.0  # seconds between two looks: at first, at most
+LOOK = 10.0  # seconds, for one look at a device that is half up
+EXITS = {91: "no_tool", 92: "no_tool"}
+SCRIPT = f"""
+PATH=$PATH:/usr/sbin:/usr/bin:/sbin:/bin
+command -v reboot >/dev/null || {{ echo 'reboot: not found' >&2; exit 91; }}
+cat {BOOT_ID} || exit 92
+(trap '' HUP; sleep 1; reboot || reboot -f) </dev/null >/dev/null 2>&1 &
+"""
+
+
+class ActionModule(DeviceAction):
+    """One order, then looks over new logins."""
+
+    def act(self, arguments: dict[str, str]) -> dict[str, Any]:
+        limit = float(arguments["timeout"])
+        begin = time.monotonic()
+        result = self.as_root(SCRIPT)
+        old = result.get("stdout", "").strip()
+        if result.get("rc"):
+            return fail(result, EXITS.get(result["rc"], "internal"), last_line(result["stderr"]))
+        if "rc" not in result and not old:  # unreachable, not root, or cut before the order
+            return result
+        return self._wait(old, begin, limit)
+
+    def _wait(self, old: str, begin: float, limit: float) -> dict[str, Any]:
+        """Look until the boot id is another.  Nothing that fails meanwhile is final: the device is on its way."""
+        deadline, pause, seen = begin + limit, PAUSE[0], ""
+        last: dict[str, Any] = {}
+        time.sleep(min(FIRST_LOOK, limit))
+        while (left := deadline - time.monotonic()) > 0:
+            connect = min(left, float(self._connection.get_option("timeout")))
+            last = self._connection.attempt(
+                f"cat {BOOT_ID}", connect_timeout=connect, execution_timeout=min(left, LOOK)
+            )
+            seen = last.get("stdout", "").strip() if last.get("rc") == 0 else ""
+            if seen and seen != old:
+                seconds = time.monotonic() - begin
+                said = f"Came back after {seconds:.1f} s.\nboot id before {old}\nboot id after  {seen}\n"
+                return {"changed": True, "rc": 0, "stdout": said, "stderr": "", "orchestrator": {"code": ""}}
+            time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
+            pause = min(pause * 1.5, PAUSE[1])
+        about = {"last": last.get("orchestrator", {}).get("code", "")}
+        result = {"changed": True, "stdout": f"boot id before {old}\n", "orchestrator": about}
+        seconds = math.floor(limit) if limit >= 1 else limit
+        return fail(result, "not_rebooted" if seen else "no_return", last.get("msg", ""), seconds)

@@ -1,0 +1,258 @@
+"""One ssh process per command, and a sure answer to what became of it.
+
+Ansible's own `ssh` connection cannot tell a command that exits 255 from a device that was never reached, runs the
+command again when a retry is configured, keeps all output in memory, and leaves ssh running after a task's timeout.
+This one reads ssh's own log beside the command's output: "Authenticated to" says that we were logged in,
+"rtype exit-status" that the command ended by itself.  What a user or a device writes never reaches that log.
+
+Needs OpenSSH 8.5 or newer (LogVerbose).  Imports nothing of the orchestrator.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any, Literal
+
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
+from ansible.plugins.connection import ssh
+
+from ansible_plugins.ssh_process import Capture, Log, Session, end, follow
+
+# Ansible reads this when it loads the plugin: the options of its own ssh connection, and these.
+DOCUMENTATION = (
+    ssh.DOCUMENTATION.replace("name: ssh\n", "name: device_ssh\n", 1)
+    + """
+      host_key_alias:
+        description: The name under which the device's key stands in O(known_hosts).
+        vars: [{name: inventory_hostname}]
+      host_key_algorithms:
+        description: The kinds of the device's pinned keys, as ssh's HostKeyAlgorithms takes them.
+        default: ""
+        vars: [{name: orchestrator_host_key_algorithms}]
+      known_hosts:
+        description: Absolute path of the only file of host keys that is believed.
+        default: ""
+        env: [{name: ORCHESTRATOR_KNOWN_HOSTS}]
+      execution_timeout:
+        description: Seconds that one command may take after the login; 0 is no limit.
+        type: float
+        default: 0
+        env: [{name: ORCHESTRATOR_EXECUTION_TIMEOUT}]
+        vars: [{name: orchestrator_execution_timeout}]
+      output_limit:
+        description: Bytes of each of stdout and stderr that our own actions keep, half of it head and half tail.
+        type: int
+        default: 1048576
+        env: [{name: ORCHESTRATOR_OUTPUT_LIMIT}]
+"""
+)
+
+ASKPASS = Path(__file__).resolve().parent.parent / "askpass"
+PLAIN_ADDRESS = re.compile(r"[0-9A-Za-z_:][0-9A-Za-z._:%-]{0,254}")  # a name, IPv4, IPv6 with or without a zone
+PLAIN_USER = re.compile(r"[0-9A-Za-z_][0-9A-Za-z._@+-]{0,63}\$?")
+
+
+class NotLoggedIn(AnsibleConnectionFailure):  # type: ignore[misc]  # Ansible has no types
+    """The device was never logged in to, so nothing ran on it."""
+
+
+class Broken(AnsibleError):  # type: ignore[misc]
+    """The command was begun, and its end is not known."""
+
+
+class Connection(ssh.Connection):  # type: ignore[misc]
+    """Ansible's ssh connection with our own way of running a command."""
+
+    transport = "device_ssh"
+    _password_fd = -1
+
+    # ------------------------------------------------------------ what our actions call
+    def attempt(
+        self, command: str, in_data: bytes = b"", *, connect_timeout: float = 0, execution_timeout: float = 0
+    ) -> dict[str, Any]:
+        """Run a command line once.  The result of a task; never raises for what the device or the network does.
+
+        Times in seconds, 0 = the option's.  `orchestrator` in the result holds what only the service reads.
+        """
+        try:
+            session = self.converse(
+                command,
+                in_data,
+                limit=self.get_option("output_limit"),
+                connect_timeout=connect_timeout,
+                execution_timeout=execution_timeout,
+            )
+        except AnsibleError as error:
+            return {"failed": True, "changed": False, "msg": str(error), "orchestrator": {"code": "internal"}}
+        out, err = session.stdout, session.stderr
+        about = {
+            "code": session.code,
+            "detail": session.detail if session.code else "",
+            "seconds": session.seconds,
+            "server": session.server,
+            "truncated": out.truncated or err.truncated,
+            "bytes_total": out.total + err.total,
+            "stdout_bytes_total": out.total,
+            "stderr_bytes_total": err.total,
+        }
+        if not session.logged_in:
+            return {"unreachable": True, "changed": False, "msg": message(session), "orchestrator": about}
+        result: dict[str, Any] = {
+            "changed": True,
+            "stdout": out.value().decode(errors="replace"),
+            "stderr": err.value().decode(errors="replace"),
+            "orchestrator": about,
+        }
+        if session.code:
+            return result | {"failed": True, "msg": message(session)}
+        if session.rc:
+            result |= {"failed": True, "msg": f"The command ended with status {session.rc}."}
+        return result | {"rc": session.rc}
+
+    # ------------------------------------------------------------ what Ansible calls
+    def exec_command(self, cmd: str, in_data: bytes | None = None, sudoable: bool = True) -> tuple[int, bytes, bytes]:
+        """For modules and actions that are not ours: all output, and exceptions."""
+        if sudoable and self.become:  # Ansible's own state machine answers sudo's questions, see _run
+            return super().exec_command(cmd, in_data=in_data, sudoable=sudoable)  # type: ignore[no-any-return]
+        session = self.converse(cmd, in_data or b"", limit=0)
+        raise_unless_ended(session)
+        return session.rc, session.stdout.value(), session.stderr.value()
+
+    def _run(
+        self, cmd: list[bytes], in_data: bytes | None, sudoable: bool = True, checkrc: bool = True
+    ) -> tuple[int, bytes, bytes]:
+        """Without the decorator of the original: a retry could run a command twice."""
+        with Log() as log:
+            # checkrc: rc 255 is judged by the log, not by the number
+            rc, out, err = self._bare_run(log.into(cmd), in_data, sudoable=sudoable, checkrc=False)
+            log.read()
+            raise_unless_ended(Session(rc, Capture(0), Capture(0), log.text.decode(errors="replace")))
+        return rc, out, err
+
+    def _build_command(self, binary: str, subsystem: str, *other_args: bytes | str) -> list[bytes]:
+        """Ours come first, and ssh takes the first of two.  `--` before the address: neither it nor a command is an option."""
+        if code := self._unusable():
+            raise NotLoggedIn(f"[orchestrator:{code}] ssh cannot be given this {code}.")
+        self.host = address = str(self.get_option("host"))
+        argv: list[bytes] = super()._build_command(binary, subsystem)
+        ours = [x.encode() for option in self._ssh_options() for x in ("-o", option)]
+        if subsystem == "ssh" and address in other_args:
+            at = other_args.index(address)
+            other_args = (*other_args[:at], "--", *other_args[at:])
+        return [argv[0], b"-F", b"/dev/null", *ours, *argv[1:], *(os.fsencode(x) for x in other_args)]
+
+    def _unusable(self) -> Literal["", "address", "user"]:
+        """What of the inventory must not come near ssh's command line."""
+        if not PLAIN_ADDRESS.fullmatch(str(self.get_option("host"))):
+            return "address"
+        return "" if PLAIN_USER.fullmatch(str(self.get_option("remote_user") or "root")) else "user"
+
+    def _ssh_options(self) -> list[str]:
+        password, key = self.get_option("password"), self.get_option("private_key")
+        methods = [m for m, wanted in (("publickey", key), ("password,keyboard-interactive", password)) if wanted]
+        options = [
+            "StrictHostKeyChecking=yes",
+            "UpdateHostKeys=no",
+            "CheckHostIP=no",
+            "ControlMaster=no",
+            "ControlPath=none",
+            "ForwardAgent=no",
+            "ForwardX11=no",
+            "ClearAllForwardings=yes",
+            "PermitLocalCommand=no",
+            "EscapeChar=none",
+            "ServerAliveInterval=15",  # seconds; three unanswered: the device is gone
+            "ServerAliveCountMax=3",
+            "NumberOfPasswordPrompts=1",
+            "IdentitiesOnly=yes",
+            f"PreferredAuthentications={','.join(methods) or 'publickey'}",
+        ]
+        if not key:
+            options.append("IdentityAgent=none")
+        if not password:
+            options.append("BatchMode=yes")
+        if known_hosts := self.get_option("known_hosts"):
+            # By the name that the service gave, not by address: what one device's key is never speaks for another.
+            options += [f"UserKnownHostsFile={known_hosts}", "GlobalKnownHostsFile=/dev/null"]
+            options.append(f"HostKeyAlias={self.get_option('host_key_alias')}")
+        if algorithms := self.get_option("host_key_algorithms"):
+            options.append(f"HostKeyAlgorithms={algorithms}")
+        return options
+
+    def _init_shm(self) -> dict[str, Any]:
+        """How ssh gets the password: from a small program that reads it from memory.
+
+        Ansible's own way starts a whole `ansible` for this, about 60 ms of CPU for each login.
+        """
+        password = self.get_option("password")
+        if not password:
+            return {"start_new_session": True}
+        if self._password_fd < 0:
+            self._password_fd = os.memfd_create("password")
+            os.write(self._password_fd, str(password).encode() + b"\n")
+        env = os.environ | {
+            "ORCHESTRATOR_ASKPASS": f"/proc/{os.getpid()}/fd/{self._password_fd}",
+            "SSH_ASKPASS": str(ASKPASS),
+            "SSH_ASKPASS_REQUIRE": "force",
+        }
+        return {"start_new_session": True, "env": env}
+
+    # ------------------------------------------------------------ one ssh process
+    def converse(
+        self,
+        command: str,
+        in_data: bytes = b"",
+        *,
+        limit: int,
+        connect_timeout: float = 0,
+        execution_timeout: float = 0,
+    ) -> Session:
+        """Run a command line over a login of its own; bounded in time, and in memory by `limit` bytes per stream.
+
+        Raises AnsibleError when ssh cannot be started at all.
+        """
+        if not command.strip() or "\0" in command:
+            raise AnsibleError("The command line is empty or holds a NUL character.")
+        if code := self._unusable():
+            return Session(255, Capture(0), Capture(0), "", code)
+        limits = (
+            connect_timeout or float(self.get_option("timeout")),
+            execution_timeout or float(self.get_option("execution_timeout")) or math.inf,
+        )
+        argv = self._build_command(self.get_option("ssh_executable"), "ssh", str(self.get_option("host")), command)
+        out, err = Capture(limit), Capture(limit)
+        with Log() as log:
+            try:
+                process = subprocess.Popen(
+                    log.into(argv),
+                    stdin=subprocess.PIPE if in_data else subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    bufsize=0,
+                    **self._init_shm(),
+                )
+            except OSError as error:
+                raise AnsibleError(f"ssh could not be started: {error.strerror}") from error
+            try:
+                gave_up, seconds = follow(process, in_data, {process.stdout: out, process.stderr: err}, log, limits)
+            finally:
+                end(process)
+            log.read()
+            return Session(process.returncode, out, err, log.text.decode(errors="replace"), gave_up, seconds)
+
+
+def message(session: Session) -> str:
+    """What a person at a plain ansible-playbook reads; the service has its own sentences for the code."""
+    return f"[orchestrator:{session.code}] {session.detail}"
+
+
+def raise_unless_ended(session: Session) -> None:
+    """For callers that know only rc, stdout and stderr."""
+    if not session.logged_in:
+        raise NotLoggedIn(message(session))
+    if session.code:
+        raise Broken(message(session))
