@@ -1,6 +1,7 @@
 # make demo     the whole story on a lab fleet of real SSH devices, through the REST API; stops all it started
 # make test     all tests, on SQLite, and those marked "database" again on a private PostgreSQL
 # make serve    the service, kept running: web, workers, recovery and a private queue (SERVE_ARGS="--port 8080")
+# make chaos    what dies at any moment, many rounds on many devices (CHAOS_ROUNDS=20 CHAOS_DEVICES=40)
 # make lint     every check that is not a test
 # make format   what the formatter and the linter can mend by themselves
 # make lock     newest versions into requirements*.txt, with hashes
@@ -9,7 +10,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test serve lint format lock run-venv dev-venv
+.PHONY: help demo test chaos serve lint format lock run-venv dev-venv
 
 export PYTHON
 BIN := .venv/bin
@@ -28,6 +29,12 @@ test: dev-venv
 	@scripts/install-packages test
 	$(BIN)/pytest $(PYTEST_ARGS)
 	$(BIN)/python -m tests.postgres $(BIN)/pytest -m database $(PYTEST_ARGS)
+
+chaos: export CHAOS_ROUNDS ?= 20
+chaos: export CHAOS_DEVICES ?= 40
+chaos: dev-venv
+	@scripts/install-packages demo
+	$(BIN)/pytest tests/chaos $(PYTEST_ARGS)
 
 serve: run-venv
 	@$(BIN)/python manage.py serve $(SERVE_ARGS)

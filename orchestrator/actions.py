@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import F
 from django.utils import timezone
 
 from orchestrator import host_keys
@@ -34,6 +35,7 @@ from orchestrator.targeting import REASONS, Digest, TargetFilter, TargetSet, dif
 
 _INSERT: Final = 1_000  # rows in one statement
 _LISTED: Final = 1_000  # changed devices named in a conflict
+_MOMENTS: Final = frozenset({"run_at", "wait_for_offline_until"})  # controls that a retry, later, does not take over
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,8 @@ def launch(*, actor: User, request: LaunchRequest) -> MassCommand:
         TargetsChangedError: the set is no longer the one of the digest; nothing was created.
     """
     checked = check_input(request.type, request.input)
+    if request.controls.check and not specification(request.type).check_mode:
+        raise InvalidFieldError("check", f"The playbook of {request.type} has no check mode.")
     with transaction.atomic(durable=True):
         found = resolve(request.targets, access=Access.of(actor), command_type=request.type)
         run = MassCommand(
@@ -200,9 +204,11 @@ def cancel(*, actor: User, run: MassCommand, devices: Sequence[uuid.UUID] | None
 
     Raises:
         NotPermittedError: the user may not run commands in its organization.
+        InvalidFieldError: a device is none of the run's.
     """
     _permit_control(actor, run)
     if devices is not None:
+        _refuse_strangers(run, devices)
         _cancel_waiting(run, devices)
         return
     with transaction.atomic(durable=True):
@@ -210,6 +216,12 @@ def cancel(*, actor: User, run: MassCommand, devices: Sequence[uuid.UUID] | None
             cancel_requested=timezone.now(), status=RunStatus.CANCELLING
         )
     advance(run.pk)
+
+
+def _refuse_strangers(run: MassCommand, devices: Sequence[uuid.UUID]) -> None:
+    own = set(Command.objects.filter(mass_command=run, device__in=devices).values_list("device_id", flat=True))
+    if strange := [str(pk) for pk in devices if pk not in own]:
+        raise InvalidFieldError("devices", f"This run has no such device: {', '.join(strange[:5])}.")
 
 
 def _cancel_waiting(run: MassCommand, devices: Sequence[uuid.UUID]) -> None:
@@ -263,12 +275,14 @@ def retry(*, actor: User, run: MassCommand, statuses: Iterable[str] = ERRORS, co
     Raises:
         StillActiveError: the run has not ended.
         InvalidFieldError: no device ended so, or the input must be given.
+        NotPermittedError: the user may not run commands in its organization.
     """
     _permit_control(actor, run)
     run.refresh_from_db()
     if run.is_active:
         raise StillActiveError
-    rows = Command.objects.filter(mass_command=run, status__in=tuple(statuses), device__isnull=False)
+    ended = Command.objects.filter(mass_command=run, status__in=tuple(statuses))
+    rows = ended.filter(device__organization=F("organization"))  # one that was moved is no longer this run's to touch
     devices = tuple(pk for pk in rows.values_list("device_id", flat=True) if pk)
     if not devices:
         raise InvalidFieldError("statuses", "No device of this run ended so.")
@@ -280,6 +294,7 @@ def retry(*, actor: User, run: MassCommand, statuses: Iterable[str] = ERRORS, co
         targets=TargetFilter(devices=devices),
         label=run.label,
         notes=run.notes,
+        controls=Controls(**{name: value for name, value in run.controls.items() if name not in _MOMENTS}),
         parent=run,
     )
     return launch(actor=actor, request=request)

@@ -15,6 +15,7 @@ from django.conf import settings
 from orchestrator import planning, runner
 from orchestrator.events import HostEvent
 from orchestrator.exceptions import OrchestratorError
+from orchestrator.journal import Journal
 from orchestrator.models import MassCommand, Slice
 from orchestrator.pacing import advance, why_not
 from orchestrator.recording import Ending, Recorder, settle
@@ -50,15 +51,10 @@ def run_slice(slice_id: str, attempt: int) -> None:
 def _carry_out(slice_: Slice, lease: uuid.UUID, change: PasswordChange | None) -> tuple[Ending, str]:
     """Run the playbook on the slice's devices; credential after credential where a login was refused."""
     plan = planning.plan(slice_)
-    recorder = Recorder(
-        slice_id=slice_.pk,
-        lease=lease,
-        run=slice_.mass_command_id,
-        assignments=plan.assignments,
-        change=change,
-        offline_until=slice_.mass_command.offline_until,
-    )
-    with recorder:
+    with (
+        Journal(slice_.pk, slice_.attempt, plan.assignments) as journal,
+        Recorder(slice_, lease=lease, assignments=plan.assignments, change=change, journal=journal) as recorder,
+    ):
         for number in range(plan.rounds):
             targets = plan.targets(number)
             if not targets:

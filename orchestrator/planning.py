@@ -19,9 +19,10 @@ from django.utils import timezone
 from orchestrator import host_keys, playbooks
 from orchestrator.exceptions import SecretUnreadableError
 from orchestrator.inventory import Login, Target
+from orchestrator.journal import Assignment
 from orchestrator.locking import defer, lock_devices
 from orchestrator.models import Command, CommandType, Device, DeviceCredential, MassCommand, OnConflict, Slice
-from orchestrator.recording import Assignment, skip
+from orchestrator.recording import skip
 from orchestrator.rotation import PasswordChange
 from orchestrator.runner import RunRequest
 from orchestrator.states import CommandStatus

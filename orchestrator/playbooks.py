@@ -36,6 +36,7 @@ class CommandSpec:
     check: Callable[[Values], Errors]
     variables: Callable[[Values], dict[str, Any]]
     example: Mapping[str, str]
+    check_mode: bool = False  # whether the playbook has one: where it has none, "check" would run it in earnest
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from types import TracebackType
 from typing import Final, Self
@@ -24,7 +23,9 @@ from django.db import Error as DatabaseError
 from django.db import close_old_connections, connection, transaction
 from django.utils import timezone
 
+from orchestrator import journal
 from orchestrator.events import HostEvent
+from orchestrator.journal import Assignment, Journal
 from orchestrator.locking import defer
 from orchestrator.models import Command, MassCommand, Slice
 from orchestrator.output import cut
@@ -98,34 +99,25 @@ _OTHERS_MAY_FOLLOW: Final = frozenset({Ending.COMPLETED, Ending.CRASHED, Ending.
 _OFFLINE_RETRY_MOST: Final = 3_600.0  # seconds
 
 
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """Which row and device stand behind a host name of the inventory, and who is logged in there."""
-
-    command: uuid.UUID
-    device: uuid.UUID
-    username: str
-
-
 class Recorder:
     """Writes the results of one slice while it runs; a context manager, whose end waits for the last write."""
 
     def __init__(
         self,
+        slice_: Slice,
         *,
-        slice_id: uuid.UUID,
         lease: uuid.UUID,
-        run: uuid.UUID,
         assignments: Mapping[str, Assignment],
         change: PasswordChange | None = None,
-        offline_until: datetime | None = None,
+        journal: Journal | None = None,
     ) -> None:
-        self._slice_id, self._lease, self._run = slice_id, lease, run
-        self._assignments, self._change, self._offline_until = assignments, change, offline_until
+        self._slice_id, self._run, self._lease = slice_.pk, slice_.mass_command_id, lease
+        self._offline_until = slice_.mass_command.offline_until
+        self._assignments, self._change, self._journal = assignments, change, journal
         self._events: queue.SimpleQueue[HostEvent | None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._lost = threading.Event()
-        self._thread = threading.Thread(target=self._work, name=f"recorder-{slice_id}", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=f"recorder-{slice_.pk}", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -138,7 +130,9 @@ class Recorder:
         self._thread.join()
 
     def record(self, event: HostEvent) -> None:
-        """Take an event; it is written soon.  Never blocks, never raises."""
+        """Take an event; it is written soon.  Waits for no database."""
+        if self._journal is not None and event.host_name in self._assignments:
+            self._journal.add(event)
         self._events.put(event)
 
     @property
@@ -310,6 +304,7 @@ def settle(
             moves[source, status] += number
         MassCommand.objects.count_moves(slice_.mass_command_id, moves)
         MassCommand.objects.spend_budget(slice_.mass_command_id)
+    journal.remove(slice_.pk, slice_.attempt)
     MassCommand.objects.finish_if_done(slice_.mass_command_id)
     log.info("Slice %s ended: %s", slice_.pk, ending, extra={"slice": str(slice_.pk), "moved": dict(moves)})
     return True

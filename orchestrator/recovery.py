@@ -4,6 +4,7 @@ Any number of these may run, anywhere: each step is a guarded write.
 """
 
 import logging
+import socket
 import uuid
 from datetime import timedelta
 from typing import Final
@@ -13,11 +14,11 @@ from django.utils import timezone
 from knox.models import AuthToken
 from redis.exceptions import RedisError
 
-from orchestrator import dispatch
+from orchestrator import dispatch, journal
 from orchestrator.models import MassCommand, Preview, Slice
 from orchestrator.pacing import advance, why_not
 from orchestrator.planning import password_change
-from orchestrator.recording import Ending, settle
+from orchestrator.recording import Ending, Recorder, settle
 
 log = logging.getLogger(__name__)
 
@@ -33,25 +34,38 @@ def recover() -> None:
 
 
 def reap() -> None:
-    """End what dead workers left: a slice that had not started goes back, one that may have started is lost."""
+    """End what dead workers left, with what their journals hold."""
     now = timezone.now()
     for slice_ in Slice.objects.expired(now).select_related("mass_command"):
+        if not _is_ours(slice_) and slice_.lease_expires > now - timedelta(seconds=settings.LEASE_SECONDS):
+            continue  # a recovery on the worker's machine can read its journal: it goes first
         lease = uuid.uuid4()
-        seized = Slice.objects.seize(slice_.pk, old=slice_.lease, new=lease, seconds=settings.LEASE_SECONDS)
-        if not seized:  # renewed after all, or another reaper was first
-            continue
-        slice_.refresh_from_db(fields=["spawned", "attempt"])
-        if slice_.spawned is None and (ending := why_not(slice_.mass_command)):
+        if Slice.objects.seize(slice_.pk, old=slice_.lease, new=lease, seconds=settings.LEASE_SECONDS):
+            slice_.refresh_from_db()
+            _end_for(slice_, lease)
+
+
+def _is_ours(slice_: Slice) -> bool:
+    return slice_.worker.rpartition(":")[0] == socket.gethostname()
+
+
+def _end_for(slice_: Slice, lease: uuid.UUID) -> None:
+    """End a slice in its dead worker's place: what had not started goes back, what may have started is lost."""
+    run = slice_.mass_command
+    if slice_.spawned is None:
+        if ending := why_not(run):
             settle(slice_, lease=lease, ending=ending)
-        elif slice_.mass_command.cancel_requested:
-            settle(slice_, lease=lease, ending=Ending.STOPPED, change=password_change(slice_.mass_command))
-        elif slice_.spawned is None:
+        elif Slice.objects.hand_back(slice_.pk, lease=lease):
             log.warning("Slice %s was taken and never started; it goes back to the queue", slice_.pk)
-            if Slice.objects.hand_back(slice_.pk, lease=lease):
-                dispatch.enqueue([(slice_.pk, slice_.attempt + 1)])
-        else:
-            log.warning("The worker %s of slice %s died", slice_.worker, slice_.pk)
-            settle(slice_, lease=lease, ending=Ending.LOST, change=password_change(slice_.mass_command))
+            dispatch.enqueue([(slice_.pk, slice_.attempt + 1)])
+        return
+    log.warning("The worker %s of slice %s died", slice_.worker, slice_.pk)
+    change = password_change(run)
+    assignments, events = journal.read(slice_.pk, slice_.attempt)
+    with Recorder(slice_, lease=lease, assignments=assignments, change=change) as recorder:
+        for event in events:
+            recorder.record(event)
+    settle(slice_, lease=lease, ending=Ending.STOPPED if run.cancel_requested else Ending.LOST, change=change)
 
 
 def requeue() -> None:

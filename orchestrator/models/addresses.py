@@ -45,7 +45,7 @@ def validate_host_key(value: str) -> None:
     """Public host keys, one a line, each ``type base64`` (RFC 4253 section 6.6)."""
     for line in value.splitlines():
         parts = line.split()
-        if len(parts) != 2 or parts[0] not in _KEY_TYPES or not _key_says(parts[1], parts[0]):  # noqa: PLR2004
+        if len(parts) != 2 or parts[0] not in _KEY_TYPES or not _key_says(parts[1], parts[0]):
             raise ValidationError("Enter host keys as 'type base64', one a line, without host names or comments.")
 
 

@@ -46,6 +46,10 @@ class Organization(Named):
         null=True, blank=True, help_text="Command types that may run on its devices; empty: all of them."
     )
 
+    keep_days = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Days that finished mass commands and their results are kept; empty: for ever."
+    )
+
     class Meta(Named.Meta):
         constraints = (models.UniqueConstraint(fields=("name",), name="organization_name_unique"),)
 

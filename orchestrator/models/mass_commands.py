@@ -24,7 +24,7 @@ class CommandType(models.TextChoices):
     """What can be run; playbooks.py knows each one's playbook and input."""
 
     REBOOT = "reboot", "reboot"
-    CHANGE_PASSWORD = "change_password", "change password"  # noqa: S105 - a type's name
+    CHANGE_PASSWORD = "change_password", "change password"
     CUSTOM = "custom", "custom command"
 
 
@@ -252,9 +252,7 @@ class Command(models.Model):
                 condition=Q(status__in=sorted(OPEN)) | Q(finished__isnull=False),
             ),
             # Two runs never touch one device at once: the lock is a row of this index.
-            models.UniqueConstraint(
-                fields=("device",), name="command_device_lock", condition=Q(holds_device=True)
-            ),
+            models.UniqueConstraint(fields=("device",), name="command_device_lock", condition=Q(holds_device=True)),
             models.CheckConstraint(
                 name="command_finished_holds_nothing",
                 condition=Q(status__in=sorted(OPEN)) | Q(holds_device=False),

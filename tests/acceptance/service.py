@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,20 @@ FINISHED = {"success", "partial", "failed", "cancelled"}
 class Service:
     """A client of the API, signed in as superuser."""
 
+    broken = httpx.TransportError
+    """What a request raises while the web server is down."""
+
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
-        self.http = httpx.Client(base_url=stack.url + "/api/v1/", timeout=30.0)
-        token = self.post("users/token/", ADMIN)["token"]
         logging.getLogger("httpx").setLevel(logging.WARNING)  # a poll is no news
+        self.http = httpx.Client()
+        self.connect()
+
+    def connect(self) -> None:
+        """Sign in, at the address that the stack has now."""
+        self.http.close()
+        self.http = httpx.Client(base_url=self.stack.url + "/api/v1/", timeout=30.0)
+        token = self.post("users/token/", ADMIN)["token"]
         self.http.headers["Authorization"] = f"Bearer {token}"
 
     def post(self, path: str, body: Any, *, expect: int | None = None) -> Any:
@@ -106,8 +115,8 @@ def running(data_dir: Path, *, workers: int = 2, **environment: str) -> Iterator
             capture_output=True,
         )
         service = Service(stack)
-        with closing(service.http):
-            yield service
+        yield service
+        service.http.close()
 
 
 def lab_directory(base: Path) -> Path:

@@ -59,11 +59,7 @@ def work(slice_: Slice, status: CommandStatus = CommandStatus.SUCCESS, code: str
     assert Slice.objects.spawn(slice_.pk, lease=lease)
     run = MassCommand.objects.get(pk=slice_.mass_command_id)
     with Recorder(
-        slice_id=slice_.pk,
-        lease=lease,
-        run=run.pk,
-        assignments=plan.assignments,
-        offline_until=run.offline_until,
+        Slice.objects.select_related("mass_command").get(pk=slice_.pk), lease=lease, assignments=plan.assignments
     ) as recorder:
         for host in plan.assignments:
             recorder.record(HostEvent(host_name=host, kind="started", at=datetime.now(UTC)))

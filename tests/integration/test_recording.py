@@ -8,8 +8,9 @@ import pytest
 
 from orchestrator import actions
 from orchestrator.events import HostEvent
+from orchestrator.journal import Assignment
 from orchestrator.models import Command, MassCommand, Slice
-from orchestrator.recording import Assignment, Ending, Recorder, settle
+from orchestrator.recording import Ending, Recorder, settle
 from orchestrator.states import CommandStatus
 from orchestrator.targeting import TargetFilter
 from tests import factories
@@ -51,7 +52,7 @@ def finished(host: str, status: CommandStatus = CommandStatus.SUCCESS, **values:
 def record(run: MassCommand, lease: uuid.UUID, assignments: dict[str, Assignment], *events: HostEvent) -> Recorder:
     """Record these events and wait until they are written."""
     slice_ = run.slices.get()
-    with Recorder(slice_id=slice_.pk, lease=lease, run=run.pk, assignments=assignments) as recorder:
+    with Recorder(slice_, lease=lease, assignments=assignments) as recorder:
         for event in events:
             recorder.record(event)
     return recorder
@@ -149,7 +150,7 @@ def test_the_secrets_of_a_run_end_with_it(outbox: Any) -> None:
 def test_a_cancelled_run_tells_its_recorder_to_stop(run: MassCommand) -> None:
     slice_, lease, assignments = take(run)
     actions.cancel(actor=factories.superuser(), run=run)
-    with Recorder(slice_id=slice_.pk, lease=lease, run=run.pk, assignments=assignments) as recorder:
+    with Recorder(slice_, lease=lease, assignments=assignments) as recorder:
         assert recorder._stop.wait(5)
     assert counts(run) == {"queued": 3}  # its worker ends them, once nothing runs any more
     assert run.status == "cancelling"

@@ -10,9 +10,11 @@ from django.utils import timezone
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from orchestrator import recovery
+from orchestrator.journal import Journal, path
 from orchestrator.models import Command, MassCommand, Preview, Slice
+from orchestrator.states import CommandStatus
 from tests import factories
-from tests.integration.test_recording import launch, run, take
+from tests.integration.test_recording import counts, finished, launch, run, take
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
 
@@ -26,8 +28,8 @@ def empty_queue(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def expire(slice_: Slice) -> None:
-    """Let the lease of a slice run out, as that of a dead worker does."""
-    Slice.objects.filter(pk=slice_.pk).update(lease_expires=timezone.now() - timedelta(seconds=1))
+    """Let the lease of a slice run out, as that of a worker that died long ago on another machine does."""
+    Slice.objects.filter(pk=slice_.pk).update(lease_expires=timezone.now() - timedelta(hours=1))
 
 
 def age(slice_: Slice) -> None:
@@ -43,6 +45,22 @@ def test_a_dead_worker_that_had_started_leaves_lost_rows(run: MassCommand) -> No
     run.refresh_from_db()
     assert (run.status, run.counts["lost"]) == ("failed", 3)
     assert "may have" in Command.objects.filter(mass_command=run)[0].reason
+
+
+def test_what_a_dead_worker_had_heard_is_recovered_from_its_journal(run: MassCommand) -> None:
+    slice_, lease, assignments = take(run)
+    Slice.objects.spawn(slice_.pk, lease=lease)
+    with Journal(slice_.pk, 1, assignments) as journal:
+        journal.add(finished("d0", rc=0, stdout="up"))
+        journal.add(finished("d1", CommandStatus.FAILED, rc=3))
+    with path(slice_.pk, 1).open("a") as torn:
+        torn.write('{"host_name": "d2", "kind": "fini')
+    expire(slice_)
+    recovery.recover()
+    assert counts(run) == {"success": 1, "failed": 1, "lost": 1}
+    row = Command.objects.get(mass_command=run, device_name="d0")
+    assert (row.stdout, row.rc) == ("up", 0)
+    assert not path(slice_.pk, 1).exists()
 
 
 def test_a_dead_worker_that_had_not_started_gives_the_slice_back(run: MassCommand, outbox: Any) -> None:

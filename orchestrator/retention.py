@@ -1,0 +1,51 @@
+"""Old runs and results are deleted after the days that their organization keeps them, in batches."""
+
+import logging
+from datetime import datetime, timedelta
+from typing import Final
+
+from django.db import transaction
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from orchestrator.models import Command, MassCommand, Organization
+from orchestrator.states import FINISHED, RUN_ACTIVE, RUN_FINISHED
+
+log = logging.getLogger(__name__)
+
+_BATCH: Final = 1_000  # rows in one transaction: short ones, so that runs go on beside it
+
+
+def delete_old(*, system_days: int | None = None, now: datetime | None = None) -> int:
+    """Delete what is past its time; how many rows.  ``system_days`` is for runs over several organizations.
+
+    A device's row goes with its organization's time, also when its run is system-wide and stays.
+    """
+    moment = now or timezone.now()
+    deleted = 0
+    for organization in Organization.objects.filter(keep_days__isnull=False):
+        before = moment - timedelta(days=organization.keep_days or 0)
+        rows = Command.objects.filter(organization=organization, **_ended(before, FINISHED))
+        # A finished row of a run that goes on stays: the run's counters are about it.
+        deleted += _delete(rows.exclude(mass_command__status__in=sorted(RUN_ACTIVE)))
+        deleted += _delete(MassCommand.objects.filter(organization=organization, **_ended(before, RUN_FINISHED)))
+    if system_days is not None:
+        before = moment - timedelta(days=system_days)
+        deleted += _delete(MassCommand.objects.filter(organization=None, **_ended(before, RUN_FINISHED)))
+    return deleted
+
+
+def _ended(before: datetime, statuses: frozenset[str]) -> dict[str, object]:
+    return {"finished__lt": before, "status__in": sorted(statuses)}
+
+
+def _delete(rows: "QuerySet[Command] | QuerySet[MassCommand]") -> int:
+    total = 0
+    while True:
+        with transaction.atomic():
+            batch = list(rows.order_by("pk").values_list("pk", flat=True)[:_BATCH])
+            if not batch:
+                return total
+            rows.model._default_manager.filter(pk__in=batch).delete()
+        total += len(batch)
+        log.info("Deleted %d %s past their time", len(batch), rows.model._meta.verbose_name_plural)
