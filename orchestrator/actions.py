@@ -26,7 +26,7 @@ from orchestrator.exceptions import (
     StillActiveError,
     TargetsChangedError,
 )
-from orchestrator.models import Command, Device, MassCommand, Preview, Slice, User
+from orchestrator.models import Command, Device, MassCommand, Preview, Schedule, Slice, User
 from orchestrator.pacing import Controls, advance, amount, cut_waves, open_wave, wave_is_over
 from orchestrator.playbooks import check_input, specification
 from orchestrator.recording import CANCELLED_WAITING, skip
@@ -50,6 +50,7 @@ class LaunchRequest:
     digest: str = ""
     controls: Controls = field(default_factory=Controls)
     parent: MassCommand | None = None
+    schedule: Schedule | None = None
 
 
 def preview(
@@ -97,6 +98,8 @@ def launch(*, actor: User, request: LaunchRequest) -> MassCommand:
             targets=request.targets.as_json(),
             created_by=actor,
             parent=request.parent,
+            schedule=request.schedule,
+            occurrence=request.schedule.next_run if request.schedule else None,
         )
         run.set_secret_input(checked.secret)
         run.save(force_insert=True)

@@ -13,6 +13,7 @@ import django_rq
 from redis.exceptions import RedisError
 from rq import Queue, Worker
 from rq.job import Job, JobStatus
+from rq.suspension import is_suspended, resume, suspend
 
 log = logging.getLogger(__name__)
 
@@ -79,3 +80,25 @@ def worker_count() -> int:
     """
     queue = django_rq.get_queue(QUEUE)
     return len(Worker.all(queue=queue))
+
+
+def drain(*, on: bool) -> None:
+    """Let the workers finish what they run and take nothing new, or go on.
+
+    Raises:
+        RedisError: the queue can't be reached.
+    """
+    connection = django_rq.get_queue(QUEUE).connection
+    if on:
+        suspend(connection)
+    elif is_suspended(connection):
+        resume(connection)
+
+
+def draining() -> bool:
+    """Whether the workers take nothing new.
+
+    Raises:
+        RedisError: the queue can't be reached.
+    """
+    return bool(is_suspended(django_rq.get_queue(QUEUE).connection))

@@ -19,6 +19,7 @@ from orchestrator.models import MassCommand, Preview, Slice
 from orchestrator.pacing import advance, why_not
 from orchestrator.planning import password_change
 from orchestrator.recording import Ending, Recorder, settle
+from orchestrator.scheduling import start_due
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ def recover() -> None:
     """One round of everything."""
     reap()
     requeue()
+    start_due()
     go_on()
     forget()
 

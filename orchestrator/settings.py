@@ -217,6 +217,7 @@ UNFOLD = {
     "SITE_HEADER": "Orchestrator",
     "SITE_SYMBOL": "hub",
     "SITE_URL": "/admin/",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "orchestrator.admin.navigation.favicon"}],
     "DASHBOARD_CALLBACK": "orchestrator.admin.dashboard.context",
     "SIDEBAR": {"navigation": "orchestrator.admin.navigation.sidebar"},
     "STYLES": ["orchestrator.admin.navigation.stylesheet"],

@@ -9,7 +9,7 @@ import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from django.db import models
 from django.db.models import Case, Count, Exists, F, OuterRef, Q, Value, When
@@ -53,6 +53,13 @@ class TargetFilter:
         if self.all_devices:
             given["all_devices"] = True
         return given
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> Self:
+        """The filter that ``as_json`` gave."""
+        ids = {name: uuid.UUID(given[name]) for name in ("organization", "group", "location") if name in given}
+        devices = tuple(uuid.UUID(pk) for pk in given["devices"]) if "devices" in given else None
+        return cls(**ids, devices=devices, all_devices=given.get("all_devices", False))
 
 
 @dataclass(frozen=True, slots=True)

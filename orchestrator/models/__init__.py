@@ -19,6 +19,7 @@ from orchestrator.models.mass_commands import (
     Slice,
     SliceStatus,
 )
+from orchestrator.models.schedules import Overlap, Schedule
 from orchestrator.models.users import Membership, User
 
 __all__ = (
@@ -34,8 +35,10 @@ __all__ = (
     "Membership",
     "OnConflict",
     "Organization",
+    "Overlap",
     "Platform",
     "Preview",
+    "Schedule",
     "Slice",
     "SliceStatus",
     "User",

@@ -64,6 +64,10 @@ class MassCommand(models.Model):
         "self", null=True, blank=True, on_delete=models.SET_NULL, related_name="retries",
         help_text="The run whose failed devices this one tries again.",
     )  # fmt: skip
+    schedule = models.ForeignKey(
+        "orchestrator.Schedule", null=True, blank=True, on_delete=models.SET_NULL, related_name="runs"
+    )
+    occurrence = models.DateTimeField(null=True, editable=False, help_text="The time of the schedule that started it.")
     controls = models.JSONField(default=dict, editable=False, help_text="How it is paced, as it was given.")
     max_concurrency = models.PositiveIntegerField(null=True, editable=False)  # devices in flight over all workers
     max_errors = models.PositiveIntegerField(null=True, editable=False)  # more than these end the run
@@ -122,6 +126,8 @@ class MassCommand(models.Model):
                 name="mass_command_finished_has_time",
                 condition=Q(status__in=sorted(RUN_ACTIVE)) | Q(finished__isnull=False),
             ),
+            # Any number of schedulers may look: each occurrence starts one run.
+            models.UniqueConstraint(fields=("schedule", "occurrence"), name="mass_command_occurrence_once"),
             # The secrets of a run end with it.
             models.CheckConstraint(
                 name="mass_command_finished_has_no_secrets",
