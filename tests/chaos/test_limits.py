@@ -1,0 +1,68 @@
+"""The limits hold on the devices themselves, with any number of workers."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.fleet import ROUNDS, Fleet, check, counting, settle
+
+pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(300)]
+
+LIMIT = 3
+MARK = "sleep 1.375"  # what the devices run, and nothing else on this machine
+
+
+class Sampler(threading.Thread):
+    """Looks every few milliseconds how many devices run the command: their processes are this machine's."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.most = 0
+        self.done = threading.Event()
+
+    def run(self) -> None:
+        """Sample until told to stop."""
+        while not self.done.wait(0.02):
+            self.most = max(self.most, sum(self._is_marked(entry) for entry in Path("/proc").iterdir()))
+
+    def _is_marked(self, entry: Path) -> bool:
+        try:
+            return (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip() == MARK
+        except OSError:
+            return False
+
+
+def sample(fleet: Fleet, **controls: object) -> int:
+    """The most devices that ran the command at one time."""
+    sampler = Sampler()
+    sampler.start()
+    run = settle(fleet, fleet.launch(work=MARK, **controls))
+    sampler.done.set()
+    sampler.join()
+    assert run["status"] == "success", run["rows"]
+    check(fleet, run)
+    return sampler.most
+
+
+@pytest.mark.parametrize("workers", [2] if ROUNDS == 1 else [1, 2, 4])
+def test_devices_in_flight_never_exceed_the_limit(tmp_path: Path, workers: int) -> None:
+    with counting(tmp_path, workers=workers) as fleet:
+        assert 1 <= sample(fleet, max_concurrency=LIMIT) <= LIMIT
+        assert sample(fleet) > LIMIT or workers == 1  # without the limit there are more, so the sampler sees them
+
+
+def test_two_runs_never_touch_one_device_at_once(tmp_path: Path) -> None:
+    with counting(tmp_path) as fleet:
+        first, second = fleet.launch(), fleet.launch()
+        time.sleep(1.0)
+        devices = len(fleet.ids)
+        for run in (settle(fleet, first), settle(fleet, second)):
+            assert run["counts"]["success"] == devices, run["rows"]
+        rows = [row for run in (first, second) for row in fleet.service.rows(run)]
+        spans: dict[str, list[tuple[str, str]]] = {}
+        for row in rows:
+            spans.setdefault(row["device_name"], []).append((row["started"], row["finished"]))
+        for name, ((one_start, one_end), (other_start, other_end)) in spans.items():
+            assert one_end <= other_start or other_end <= one_start, name
