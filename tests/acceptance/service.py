@@ -47,6 +47,8 @@ class Service:
     def get(self, path: str, **query: Any) -> Any:
         """GET; the reply's JSON."""
         reply = self.http.get(path, params=query)
+        if reply.status_code == 503:
+            raise httpx.ReadError("the service says that it is unavailable")
         assert reply.is_success, reply.text
         return reply.json()
 
