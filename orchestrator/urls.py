@@ -3,8 +3,11 @@
 from django.contrib import admin
 from django.urls import include, path
 
+from orchestrator.admin import queue
+
 urlpatterns = [
     path("api/v1/", include("orchestrator.api.urls")),
+    path("admin/django-rq/", include(queue.addresses())),
     path("admin/", admin.site.urls),
 ]
 

@@ -11,9 +11,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from orchestrator import actions
-from orchestrator.access import Access, Right
+from orchestrator.access import Right
 from orchestrator.api import filters
-from orchestrator.api.permissions import RolePermission
+from orchestrator.api.permissions import RolePermission, access_of, actor
 from orchestrator.api.run_serializers import (
     CommandSerializer,
     DeviceCommandRequestSerializer,
@@ -34,7 +34,7 @@ class RunCommandsView(generics.ListAPIView[Command]):
         """The rows of the run of the address, if it exists for the user."""
         if getattr(self, "swagger_fake_view", False):
             return super().get_queryset()
-        runs = Access.of(self.request.user).visible(MassCommand.objects.all())
+        runs = access_of(self.request).visible(MassCommand.objects.all())
         run = get_object_or_404(runs, pk=self.kwargs["pk"])
         return Command.objects.filter(mass_command=run)
 
@@ -50,7 +50,7 @@ class DeviceCommandsView(generics.ListAPIView[Command]):
 
     @cached_property
     def _device(self) -> Device:
-        devices = Access.of(self.request.user).visible(Device.objects.all())
+        devices = access_of(self.request).visible(Device.objects.all())
         device = get_object_or_404(devices, pk=self.kwargs["pk"])
         self.check_object_permissions(self.request, device)
         return device
@@ -60,7 +60,7 @@ class DeviceCommandsView(generics.ListAPIView[Command]):
         if getattr(self, "swagger_fake_view", False):
             return super().get_queryset()
         rows = Command.objects.filter(device=self._device).select_related("mass_command")
-        return Access.of(self.request.user).visible(rows).order_by("-created", "-pk")
+        return access_of(self.request).visible(rows).order_by("-created", "-pk")
 
     @extend_schema(request=DeviceCommandRequestSerializer, responses={201: DeviceCommandSerializer})
     def post(self, request: Request, pk: uuid.UUID) -> Response:
@@ -68,6 +68,6 @@ class DeviceCommandsView(generics.ListAPIView[Command]):
         device = self._device
         given = DeviceCommandRequestSerializer(data=request.data)
         given.is_valid(raise_exception=True)
-        run = actions.launch(actor=request.user, request=given.request(device))
+        run = actions.launch(actor=actor(request), request=given.request(device))
         row = Command.objects.select_related("mass_command").get(mass_command=run)
         return Response(DeviceCommandSerializer(row).data, status=status.HTTP_201_CREATED)

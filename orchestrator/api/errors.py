@@ -2,36 +2,48 @@
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import BadRequest, PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.core.exceptions import ValidationError as ModelValidationError
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.db import InterfaceError, OperationalError
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
+from django.http.multipartparser import MultiPartParserError
+from django.urls import is_valid_path
 from django.views import defaults
 from rest_framework import exceptions, status
 from rest_framework.response import Response
 from rest_framework.views import exception_handler, set_rollback
 
-from orchestrator.exceptions import InvalidFieldError, OrchestratorError
+from orchestrator.exceptions import InvalidFieldError, MalformedBodyError, OrchestratorError, TooLargeError
 
 log = logging.getLogger(__name__)
 
 _INTERNAL = {"code": "internal_error", "detail": "The service made a mistake. Its log has the details."}
+_UNAVAILABLE = {"code": "unavailable", "detail": "The database does not answer. Try again in some seconds."}
+_LENGTH: Final = 500  # characters of a message: those that repeat the input would repeat megabytes
+# What Django itself says of a request that it can't read (a form with a forged length, for example).
+_UNREADABLE: Final = (SuspiciousOperation, BadRequest, MultiPartParserError, UnreadablePostError)
 
 
 def handle(error: Exception, context: Mapping[str, Any]) -> Response:
     """The reply to a failed request; a mistake of our own is logged and says no more than that."""
+    if isinstance(error, _UNREADABLE):
+        error = TooLargeError() if isinstance(error, RequestDataTooBig) else MalformedBodyError()
     if isinstance(error, OrchestratorError):
         set_rollback()
-        return Response(_of_ours(error), status=error.http_status)
+        return Response(_presentable(_of_ours(error)), status=error.http_status)
+    if isinstance(error, InterfaceError | OperationalError):
+        log.error("The database can't be used", exc_info=error)
+        return Response(_UNAVAILABLE, status=status.HTTP_503_SERVICE_UNAVAILABLE, headers={"Retry-After": "5"})
     if isinstance(error, ModelValidationError):
         error = exceptions.ValidationError(detail=_messages(error))
     response = exception_handler(error, dict(context))
     if response is None:
-        log.exception("A request failed", exc_info=error)
+        log.error("A request failed", exc_info=error)
         set_rollback()
         return Response(_INTERNAL, status=status.HTTP_500_INTERNAL_SERVER_ERROR)
-    response.data = _shaped(error, response.data)
+    response.data = _presentable(_shaped(error, response.data))
     return response
 
 
@@ -48,8 +60,22 @@ def _messages(error: ModelValidationError) -> Any:
 def _shaped(error: Exception, data: Any) -> Any:
     if isinstance(data, list):
         return {"code": "invalid", "detail": " ".join(str(item) for item in data)}
-    if isinstance(data, dict) and set(data) == {"detail"}:
+    if isinstance(data, dict) and set(data) == {"non_field_errors"}:
+        return {"code": "invalid", "detail": " ".join(str(item) for item in data["non_field_errors"])}
+    if isinstance(data, dict) and set(data) == {"detail"} and not isinstance(data["detail"], list):
         return {"code": _code(error), "detail": str(data["detail"])}
+    return data
+
+
+def _presentable(data: Any) -> Any:
+    """The same in text that JSON can carry: no lone surrogates, and no megabytes of repeated input."""
+    if isinstance(data, Mapping):
+        return {_presentable(str(name)): _presentable(value) for name, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_presentable(item) for item in data]
+    if isinstance(data, str):
+        text = data if len(data) <= _LENGTH else data[:_LENGTH] + "…"
+        return text.encode(errors="replace").decode()
     return data
 
 
@@ -71,6 +97,19 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     if not _is_api(request):
         return defaults.page_not_found(request, exception)
     return JsonResponse({"code": "not_found", "detail": "There is nothing at this address."}, status=404)
+
+
+def without_slash(request: HttpRequest) -> HttpResponse:
+    """An address of ours without its last slash: 308 keeps the method, where Django's 301 turns a launch into a list.
+
+    Raises:
+        Http404: with a slash there is nothing either.
+    """
+    if not is_valid_path(f"{request.path_info}/"):
+        raise Http404
+    address = request.get_full_path(force_append_slash=True)
+    body = {"code": "moved", "detail": "The address ends in a slash."}
+    return JsonResponse(body, status=308, headers={"Location": address})
 
 
 def server_error(request: HttpRequest) -> HttpResponse:

@@ -1,11 +1,21 @@
 """Serializers and fields that take nothing silently: no unknown field, no text for a boolean, no foreign row."""
 
+import re
+import unicodedata
+import uuid
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar, Final
 
 from rest_framework import serializers
+from rest_framework.relations import MANY_RELATION_KWARGS
 
-from orchestrator.access import Access
+from orchestrator.api.permissions import access_of
+
+# RFC 9562 section 4; uuid.UUID() alone would also take "{…}", "urn:uuid:…" and numbers.
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z", re.IGNORECASE)
+_BREAKING: Final = frozenset({"Cc", "Zl", "Zp"})  # control characters, line and paragraph separators
+
+_MOST_ROWS: Final = 32  # credentials of one device
 
 
 class StrictSerializer(serializers.Serializer[Any]):
@@ -32,11 +42,7 @@ class StrictSerializer(serializers.Serializer[Any]):
 
 
 def _unknown(names: list[str]) -> dict[str, list[str]]:
-    return {_printable(name): ["Unknown field."] for name in names}
-
-
-def _printable(name: str) -> str:
-    return name.encode(errors="replace").decode()[:100]
+    return {name: ["Unknown field."] for name in names}
 
 
 class StrictBooleanField(serializers.BooleanField):
@@ -67,16 +73,97 @@ class TextField(serializers.CharField):
         return str(super().to_internal_value(data))
 
 
+class LineField(TextField):
+    """A text of one line, such as a name: it stands in tables, logs and exports."""
+
+    def to_internal_value(self, data: Any) -> str:
+        """The value.
+
+        Raises:
+            ValidationError: it holds a line break or another control character.
+        """
+        value = super().to_internal_value(data)
+        if any(unicodedata.category(character) in _BREAKING for character in value):
+            raise serializers.ValidationError("Enter one line without control characters.")
+        return value
+
+
+class WholeNumberField(serializers.IntegerField):
+    """A JSON number without a fraction: DRF's own would take "22" and 22.0 for one."""
+
+    def to_internal_value(self, data: Any) -> int:
+        """The value.
+
+        Raises:
+            ValidationError: it is no JSON integer.
+        """
+        if not isinstance(data, int) or isinstance(data, bool):
+            self.fail("invalid")
+        return data
+
+
+class IdField(serializers.UUIDField):
+    """A UUID in its usual spelling."""
+
+    def to_internal_value(self, data: Any) -> uuid.UUID:
+        """The value.
+
+        Raises:
+            ValidationError: it is none.
+        """
+        if not isinstance(data, str) or not _UUID.match(data):
+            self.fail("invalid", value=data)
+        return uuid.UUID(data)
+
+
+class WordField(serializers.ChoiceField):
+    """One of some words: DRF's own would look a number or a list up by its text."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        """The value.
+
+        Raises:
+            ValidationError: it is no text, or none of the words.
+        """
+        if not isinstance(data, str):
+            raise serializers.ValidationError("Not a valid string.")
+        return super().to_internal_value(data)
+
+
+class RowsField(serializers.ManyRelatedField):
+    """A JSON list of some rows: DRF's own would take an object for one, and ask the database for each of thousands."""
+
+    def to_internal_value(self, data: Any) -> list[Any]:
+        """The rows.
+
+        Raises:
+            ValidationError: it is no list, a long one, or one of the rows does not exist for the user.
+        """
+        if not isinstance(data, list):
+            self.fail("not_a_list", input_type=type(data).__name__)
+        if len(data) > _MOST_ROWS:
+            raise serializers.ValidationError(f"Name at most {_MOST_ROWS}.")
+        return list(super().to_internal_value(data))
+
+
 class VisibleRelatedField(serializers.PrimaryKeyRelatedField[Any]):
     """A row that exists for the user; another organization's does not."""
 
+    list_field: ClassVar[type[RowsField]] = RowsField
+
     def __init__(self, *, organization: str = "organization", **options: Any) -> None:
         self.organization = organization
-        super().__init__(pk_field=serializers.UUIDField(), **options)
+        super().__init__(pk_field=IdField(), **options)
+
+    @classmethod
+    def many_init(cls, *args: Any, **kwargs: Any) -> serializers.ManyRelatedField:
+        """A list of such rows."""
+        of_the_list = {name: value for name, value in kwargs.items() if name in MANY_RELATION_KWARGS}
+        return cls.list_field(child_relation=cls(*args, **kwargs), **of_the_list)
 
     def get_queryset(self) -> Any:
         """Only rows that the user may see."""
         rows = super().get_queryset()
         if rows is None or "request" not in self.context:
             return rows
-        return Access.of(self.context["request"].user).visible(rows, organization=self.organization)
+        return access_of(self.context["request"]).visible(rows, organization=self.organization)

@@ -1,14 +1,89 @@
-"""Query parameters of the lists."""
+"""Query parameters of the lists.  One that a list doesn't know is refused: a misspelt filter must not show all rows."""
 
-from typing import Any
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, Final
 
 import django_filters as filters
+from django import forms
+from django_filters.fields import IsoDateTimeField
+from django_filters.rest_framework import DjangoFilterBackend
+from rest_framework.exceptions import ValidationError
+from rest_framework.request import Request
+from rest_framework.settings import api_settings
+from rest_framework.views import APIView
 
 from orchestrator.models import Command, CommandType, Credential, Device, MassCommand, Platform
 from orchestrator.states import CommandStatus, RunStatus
 
+_BOOLEANS: Final = {"true": True, "false": False}
 
-class MassCommandFilter(filters.FilterSet):
+
+class StrictFilterBackend(DjangoFilterBackend):  # type: ignore[misc]
+    """Filters lists, and only lists; refuses parameters that the list doesn't have."""
+
+    def filter_queryset(self, request: Request, queryset: Any, view: APIView) -> Any:
+        """The rows that the parameters ask for.
+
+        Raises:
+            ValidationError: a parameter is unknown, or its value is not valid.
+        """
+        if "pk" in view.kwargs and getattr(view, "detail", False):  # one row, found by its id alone
+            return queryset
+        known = set(self._parameters(view, queryset))
+        unknown = {name for name in request.query_params if name not in known}
+        if unknown:
+            raise ValidationError(
+                {name: [f"Unknown parameter. There are: {', '.join(sorted(known))}."] for name in sorted(unknown)}
+            )
+        return super().filter_queryset(request, queryset, view)
+
+    def _parameters(self, view: Any, queryset: Any) -> Iterator[str]:
+        pages = view.paginator
+        yield from (pages.page_query_param, pages.page_size_query_param)
+        if api_settings.URL_FORMAT_OVERRIDE:
+            yield api_settings.URL_FORMAT_OVERRIDE
+        if filterset := self.get_filterset_class(view, queryset):
+            yield from filterset.base_filters
+
+
+class _MomentField(IsoDateTimeField):  # type: ignore[misc]
+    def to_python(self, value: Any) -> datetime | None:
+        """The moment in UTC: databases can't hold one that falls off the calendar there."""
+        moment: datetime | None = super().to_python(value)
+        try:
+            return moment and moment.astimezone(UTC)
+        except OverflowError as error:
+            raise forms.ValidationError(self.error_messages["invalid"], code="invalid") from error
+
+
+class MomentFilter(filters.IsoDateTimeFilter):  # type: ignore[misc]
+    """A moment in ISO 8601, of UTC unless it says otherwise."""
+
+    field_class = _MomentField
+
+
+class _FlagField(forms.Field):
+    def to_python(self, value: Any) -> bool | None:
+        """DRF-like booleans would read any other word as "not given"."""
+        if value in self.empty_values:
+            return None
+        try:
+            return _BOOLEANS[str(value).lower()]
+        except KeyError as error:
+            raise forms.ValidationError('Enter "true" or "false".', code="invalid") from error
+
+
+class FlagFilter(filters.BooleanFilter):  # type: ignore[misc]
+    """``true`` or ``false``."""
+
+    field_class = _FlagField
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, widget=forms.TextInput, **kwargs)
+
+
+class MassCommandFilter(filters.FilterSet):  # type: ignore[misc]
     """``?status=running&status=queued&type=reboot&organization=…&created_after=…&created_before=…``."""
 
     status = filters.MultipleChoiceFilter(choices=RunStatus.choices)
@@ -16,7 +91,8 @@ class MassCommandFilter(filters.FilterSet):
     organization = filters.UUIDFilter()
     group = filters.UUIDFilter()
     location = filters.UUIDFilter()
-    created = filters.IsoDateTimeFromToRangeFilter()
+    created_after = MomentFilter(field_name="created", lookup_expr="gte")
+    created_before = MomentFilter(field_name="created", lookup_expr="lte")
     label = filters.CharFilter(lookup_expr="icontains")
 
     class Meta:
@@ -24,7 +100,7 @@ class MassCommandFilter(filters.FilterSet):
         fields: tuple[str, ...] = ()
 
 
-class CommandFilter(filters.FilterSet):
+class CommandFilter(filters.FilterSet):  # type: ignore[misc]
     """``?status=failed&device_name=ap-1``."""
 
     status = filters.MultipleChoiceFilter(choices=CommandStatus.choices)
@@ -36,7 +112,7 @@ class CommandFilter(filters.FilterSet):
         fields: tuple[str, ...] = ()
 
 
-class DeviceCommandFilter(filters.FilterSet):
+class DeviceCommandFilter(filters.FilterSet):  # type: ignore[misc]
     """``?status=failed&type=custom``."""
 
     status = filters.MultipleChoiceFilter(choices=CommandStatus.choices)
@@ -47,7 +123,7 @@ class DeviceCommandFilter(filters.FilterSet):
         fields: tuple[str, ...] = ()
 
 
-class NamedFilter(filters.FilterSet):
+class NamedFilter(filters.FilterSet):  # type: ignore[misc]
     """``?name=north``."""
 
     name = filters.CharFilter(lookup_expr="icontains")
@@ -75,14 +151,14 @@ class DeviceFilter(OwnedFilter):
     group = filters.UUIDFilter()
     location = filters.UUIDFilter()
     platform = filters.ChoiceFilter(choices=Platform.choices)
-    is_active = filters.BooleanFilter()
+    is_active = FlagFilter()
     host = filters.CharFilter()
-    enrolled = filters.BooleanFilter(method="by_enrolled", help_text="Whether a host key is pinned.")
+    enrolled = FlagFilter(method="by_enrolled", help_text="Whether a host key is pinned.")
 
     class Meta:
         model = Device
         fields: tuple[str, ...] = ()
 
-    def by_enrolled(self, rows: Any, name: str, value: bool) -> Any:  # noqa: FBT001 - django-filter's signature
+    def by_enrolled(self, rows: Any, name: str, value: bool) -> Any:
         """Devices with, or without, a pinned host key."""
         return rows.exclude(host_key="") if value else rows.filter(host_key="")

@@ -9,8 +9,18 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 from django.db import transaction
 from rest_framework import serializers
 
-from orchestrator.access import Access, Right
-from orchestrator.api.fields import StrictBooleanField, StrictSerializer, TextField, VisibleRelatedField
+from orchestrator.access import Right
+from orchestrator.api.fields import (
+    LineField,
+    RowsField,
+    StrictBooleanField,
+    StrictSerializer,
+    TextField,
+    VisibleRelatedField,
+    WholeNumberField,
+    WordField,
+)
+from orchestrator.api.permissions import access_of
 from orchestrator.exceptions import NotPermittedError
 from orchestrator.models import (
     CommandType,
@@ -21,9 +31,15 @@ from orchestrator.models import (
     DeviceGroup,
     Location,
     Organization,
+    Platform,
 )
 
 _DATES = ("created", "modified")
+
+
+def _pk(row: Any) -> Any:
+    """The id of a row that may not exist yet."""
+    return getattr(row, "pk", None)
 
 
 class RowSerializer(StrictSerializer, serializers.ModelSerializer[Any]):
@@ -33,10 +49,10 @@ class RowSerializer(StrictSerializer, serializers.ModelSerializer[Any]):
 class OrganizationSerializer(RowSerializer):
     """A tenant; ``allowed_types`` null means all command types."""
 
-    name = TextField(max_length=128)
+    name = LineField(max_length=128)
     is_active = StrictBooleanField(required=False, default=True)
     allowed_types = serializers.ListField(
-        child=serializers.ChoiceField(choices=CommandType.choices), allow_null=True, required=False, default=None
+        child=WordField(choices=CommandType.choices), allow_null=True, required=False, default=None
     )
 
     class Meta:
@@ -47,7 +63,7 @@ class OrganizationSerializer(RowSerializer):
     def validate_name(self, value: str) -> str:
         """Unique."""
         same = Organization.objects.filter(name=value)
-        if same.exclude(pk=getattr(self.instance, "pk", None)).exists():
+        if same.exclude(pk=_pk(self.instance)).exists():
             raise serializers.ValidationError("There is an organization of this name.")
         return value
 
@@ -56,19 +72,19 @@ class OwnedSerializer(RowSerializer):
     """A named row of an organization, in which the user must be administrator."""
 
     organization = VisibleRelatedField(queryset=Organization.objects.all(), organization="pk")
-    name = TextField(max_length=128)
+    name = LineField(max_length=128)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """The right to write there, and the name's uniqueness within the organization."""
         organization = attrs.get("organization") or getattr(self.instance, "organization", None)
         if organization is None:
             return attrs
-        if not Access.of(self.context["request"].user).can(Right.MANAGE, organization.pk):
+        if not access_of(self.context["request"]).can(Right.MANAGE, organization.pk):
             raise NotPermittedError("Only administrators of the organization may do this.")
         name = attrs.get("name", getattr(self.instance, "name", None))
-        model: Any = self.Meta.model  # type: ignore[attr-defined]
+        model: Any = self.Meta.model
         same = model.objects.filter(organization=organization, name=name)
-        if same.exclude(pk=getattr(self.instance, "pk", None)).exists():
+        if same.exclude(pk=_pk(self.instance)).exists():
             raise serializers.ValidationError({"name": ["The organization has one of this name."]})
         return attrs
 
@@ -131,6 +147,8 @@ class CredentialSerializer(OwnedSerializer):
             if not given.get(name, "").isprintable():
                 raise serializers.ValidationError({name: ["Only printable characters can be entered at a login."]})
         old = self.instance.secrets() if isinstance(self.instance, Credential) else CredentialSecrets()
+        if not given.get("private_key", "-").strip():
+            given["private_key"] = ""
         secrets = replace(old, **given)
         if not secrets.password and not secrets.private_key:
             raise serializers.ValidationError({"password": ["Give a password or a private key."]})
@@ -159,8 +177,8 @@ class CredentialSerializer(OwnedSerializer):
 
 
 def _checked_key(secrets: CredentialSecrets) -> str:
-    """The private key as ssh reads it; blank stays blank."""
-    if not secrets.private_key.strip():
+    """The private key as ssh reads it; none stays none."""
+    if not secrets.private_key:
         return ""
     text = secrets.private_key.replace("\r\n", "\n").strip() + "\n"
     passphrase = secrets.passphrase.encode() or None
@@ -174,16 +192,36 @@ def _checked_key(secrets: CredentialSecrets) -> str:
     return text
 
 
+class CredentialsField(RowsField):
+    """The credentials of a device in the order of trying, from what was prefetched of the device."""
+
+    def get_attribute(self, instance: Device) -> list[str]:
+        """Their ids."""
+        links = sorted(instance.device_credentials.all(), key=lambda link: link.position)
+        return [str(link.credential_id) for link in links]
+
+    def to_representation(self, value: Any) -> list[Any]:
+        """As they are."""
+        return list(value)
+
+
+class CredentialField(VisibleRelatedField):
+    """One of them."""
+
+    list_field = CredentialsField
+
+
 class DeviceSerializer(OwnedSerializer):
     """A device; its credentials are tried in the order given."""
 
     group = VisibleRelatedField(queryset=DeviceGroup.objects.all(), allow_null=True, required=False, default=None)
     location = VisibleRelatedField(queryset=Location.objects.all(), allow_null=True, required=False, default=None)
     host = TextField(max_length=253)
-    port = serializers.IntegerField(min_value=1, max_value=65_535, required=False, default=22)
-    credentials = VisibleRelatedField(queryset=Credential.objects.all(), many=True, required=False, default=list)
+    port = WholeNumberField(min_value=1, max_value=65_535, required=False, default=22)
+    platform = WordField(choices=Platform.choices, required=False, default=Platform.LINUX)
+    credentials = CredentialField(queryset=Credential.objects.all(), many=True, required=False, default=list)
     is_active = StrictBooleanField(required=False, default=True)
-    tags = serializers.ListField(child=TextField(max_length=64), required=False, default=list, max_length=64)
+    tags = serializers.ListField(child=LineField(max_length=64), required=False, default=list, max_length=64)
     host_key = TextField(required=False, allow_blank=True, default="", max_length=16_384)
     fingerprint = serializers.CharField(read_only=True, help_text="SHA-256 of the pinned host key.")
 
@@ -223,7 +261,7 @@ class DeviceSerializer(OwnedSerializer):
         """Group, location and credentials are of the device's organization."""
         attrs = super().validate(attrs)
         device = self.instance if isinstance(self.instance, Device) else None
-        organization = attrs.get("organization") or (device and device.organization)
+        organization: Any = attrs.get("organization") or (device and device.organization)
         for name in ("group", "location"):
             row = attrs[name] if name in attrs else getattr(device, name, None)
             if row is not None and row.organization_id != organization.pk:
@@ -250,13 +288,6 @@ class DeviceSerializer(OwnedSerializer):
                 DeviceCredential.objects.filter(device=device).delete()
                 _link(device, credentials)
         return device
-
-    def to_representation(self, instance: Device) -> dict[str, Any]:
-        """With the credentials' ids in the order of trying."""
-        shown = super().to_representation(instance)
-        links = sorted(instance.device_credentials.all(), key=lambda link: link.position)
-        shown["credentials"] = [str(link.credential_id) for link in links]
-        return dict(shown)
 
 
 def _link(device: Device, credentials: list[Credential]) -> None:

@@ -11,7 +11,6 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from orchestrator import actions
-from orchestrator.access import Access
 from orchestrator.api import filters
 from orchestrator.api.fields import StrictBooleanField, StrictSerializer
 from orchestrator.api.fleet_serializers import (
@@ -21,7 +20,7 @@ from orchestrator.api.fleet_serializers import (
     LocationSerializer,
     OrganizationSerializer,
 )
-from orchestrator.api.permissions import OrganizationPermission, RolePermission
+from orchestrator.api.permissions import OrganizationPermission, RolePermission, access_of, actor
 from orchestrator.api.run_serializers import ErrorSerializer
 from orchestrator.models import Credential, Device, DeviceGroup, Location, Organization
 
@@ -38,7 +37,7 @@ class FleetViewSet(viewsets.ModelViewSet[Any]):
     def get_queryset(self) -> Any:
         """Rows of the user's organizations."""
         rows = super().get_queryset()
-        return Access.of(self.request.user).visible(rows, organization=self.organization_lookup)
+        return access_of(self.request).visible(rows, organization=self.organization_lookup)
 
     def perform_create(self, serializer: serializers.BaseSerializer[Any]) -> None:
         """Save; two that race for one name are told so."""
@@ -112,11 +111,11 @@ class DeviceViewSet(FleetViewSet):
         },
         filters=False,
     )
-    @action(detail=True, methods=["post"], url_path="host-key", url_name="host-key", filterset_class=None)
+    @action(detail=True, methods=["post"], url_path="host-key", url_name="host-key")
     def host_key(self, request: Request, pk: str) -> Response:
         """Ask the device for its SSH host key and pin it.  Compare the fingerprint with the device's own."""
         device = self.get_object()
-        given = HostKeySerializer(data=request.data or {})
+        given = HostKeySerializer(data=request.data)
         given.is_valid(raise_exception=True)
-        device = actions.enrol(actor=request.user, device=device, replace=given.validated_data["replace"])
+        device = actions.enrol(actor=actor(request), device=device, replace=given.validated_data["replace"])
         return Response(self.get_serializer(device).data)

@@ -24,9 +24,10 @@ class Pages(PageNumberPagination):
         given = request.query_params.get(self.page_size_query_param)
         if given is None:
             return self.page_size or _MAX
-        if not given.isascii() or not given.isdigit() or int(given) < 1:
+        # int() refuses numbers of thousands of digits with a ValueError of its own
+        if not given.isascii() or not given.isdigit() or not given.strip("0"):
             raise ValidationError({"page_size": [f"Enter a number from 1 to {_MAX}."]})
-        return min(int(given), _MAX)
+        return _MAX if len(given.lstrip("0")) > len(str(_MAX)) else min(int(given), _MAX)
 
     def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> Any:
         """The rows of the page asked for.

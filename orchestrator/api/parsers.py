@@ -1,12 +1,16 @@
 """Bodies: JSON in UTF-8 (RFC 8259) of a bounded size, and nothing else."""
 
 import json
-from collections.abc import Mapping
-from typing import IO, Any
+from collections.abc import Iterable, Mapping
+from typing import IO, Any, Final
 
 from django.conf import settings
 
 from orchestrator.exceptions import MalformedBodyError, TooLargeError
+
+# Far more than any body of ours has, far less than what would exhaust the stack of who handles the value later.
+MAX_DEPTH: Final = 32
+_TOO_DEEP: Final = f"The JSON is nested more than {MAX_DEPTH} levels deep."
 
 
 class StrictJSONParser:
@@ -31,11 +35,29 @@ class StrictJSONParser:
         if len(raw) > limit:
             raise TooLargeError(f"The body has more than {limit} bytes.")
         try:
-            return json.loads(raw.decode(), parse_constant=_refuse_constant, object_pairs_hook=_unique)
+            value = json.loads(raw.decode(), parse_constant=_refuse_constant, object_pairs_hook=_unique)
         except RecursionError as error:
-            raise MalformedBodyError("The JSON is nested too deeply.") from error
+            raise MalformedBodyError(_TOO_DEEP) from error
         except ValueError as error:
             raise MalformedBodyError(f"The body is not valid JSON: {error}") from error
+        if _deeper_than(MAX_DEPTH, value):
+            raise MalformedBodyError(_TOO_DEEP)
+        return value
+
+
+def _deeper_than(limit: int, value: Any) -> bool:
+    level = [value]
+    for _ in range(limit + 1):
+        level = [inner for outer in level for inner in _parts(outer)]
+        if not level:
+            return False
+    return True
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _refuse_constant(name: str) -> None:

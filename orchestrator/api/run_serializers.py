@@ -6,7 +6,8 @@ from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_sc
 from rest_framework import serializers
 
 from orchestrator.actions import LaunchRequest
-from orchestrator.api.fields import StrictBooleanField, StrictSerializer, TextField
+from orchestrator.api.control_serializers import ControlsSerializer
+from orchestrator.api.fields import IdField, LineField, StrictBooleanField, StrictSerializer, TextField, WordField
 from orchestrator.models import Command, CommandType, MassCommand
 from orchestrator.models.mass_commands import LABEL_LENGTH, NOTES_LENGTH
 from orchestrator.playbooks import specification
@@ -39,11 +40,11 @@ def _input_examples() -> list[OpenApiExample]:
 class TargetsSerializer(StrictSerializer):
     """The target filter: all that is given must hold; ``devices`` are taken as given."""
 
-    organization = serializers.UUIDField(required=False, allow_null=True)
-    group = serializers.UUIDField(required=False, allow_null=True)
-    location = serializers.UUIDField(required=False, allow_null=True)
+    organization = IdField(required=False, allow_null=True)
+    group = IdField(required=False, allow_null=True)
+    location = IdField(required=False, allow_null=True)
     devices = serializers.ListField(
-        child=serializers.UUIDField(), required=False, allow_null=True, max_length=MAX_PICKED,
+        child=IdField(), required=False, allow_null=True, max_length=MAX_PICKED,
         help_text="Picked devices. An empty list is an error, never all devices.",
     )  # fmt: skip
     all_devices = StrictBooleanField(required=False, default=False, help_text="The whole system; superusers only.")
@@ -56,53 +57,56 @@ class TargetsSerializer(StrictSerializer):
 
 
 @extend_schema_serializer(examples=_input_examples())
-class ConfirmationRequestSerializer(TargetsSerializer):
+class ConfirmationRequestSerializer(ControlsSerializer, TargetsSerializer):
     """What a launch would be asked for; with ``type``, eligibility for that type is told."""
 
-    type = serializers.ChoiceField(choices=CommandType.choices, required=False)
+    type = WordField(choices=CommandType.choices, required=False)
     input = serializers.JSONField(required=False, allow_null=True, help_text=_INPUT_HELP)
-    label = TextField(max_length=LABEL_LENGTH, required=False)
+    label: Any = LineField(max_length=LABEL_LENGTH, required=False)
     notes = TextField(max_length=NOTES_LENGTH, required=False, allow_blank=True)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """An input means nothing without its type."""
+        attrs = super().validate(attrs)
         if attrs.get("input") is not None and "type" not in attrs:
             raise serializers.ValidationError({"type": ["Name the type that the input is for."]})
         return attrs
 
 
 @extend_schema_serializer(examples=_input_examples())
-class LaunchSerializer(TargetsSerializer):
+class LaunchSerializer(ControlsSerializer, TargetsSerializer):
     """A mass command to start."""
 
-    type = serializers.ChoiceField(choices=CommandType.choices)
+    type = WordField(choices=CommandType.choices)
     input = serializers.JSONField(required=False, allow_null=True, default=None, help_text=_INPUT_HELP)
-    label = TextField(max_length=LABEL_LENGTH, required=False, default="")
+    label: Any = LineField(max_length=LABEL_LENGTH, required=False, default="")
     notes = TextField(max_length=NOTES_LENGTH, required=False, allow_blank=True, default="")
     digest = serializers.RegexField(
-        r"^[0-9a-f]{64}\Z", required=False, default="", help_text="That of the preview: 409 if the set has changed."
-    )
+        r"^[0-9a-f]{64}\Z", required=False, default="", trim_whitespace=False,
+        help_text="That of the preview: 409 if the set has changed.",
+    )  # fmt: skip
 
     def request(self) -> LaunchRequest:
         """The request, once the data was found valid."""
         values = self.validated_data
         return LaunchRequest(
             type=values["type"], input=values["input"], targets=self.target_filter(), label=values["label"],
-            notes=values["notes"], digest=values["digest"],
+            notes=values["notes"], digest=values["digest"], controls=self.controls(),
         )  # fmt: skip
 
 
-class DeviceCommandRequestSerializer(StrictSerializer):
+class DeviceCommandRequestSerializer(ControlsSerializer):
     """One command for one device."""
 
-    type = serializers.ChoiceField(choices=CommandType.choices)
+    type = WordField(choices=CommandType.choices)
     input = serializers.JSONField(required=False, allow_null=True, default=None, help_text=_INPUT_HELP)
-    label = TextField(max_length=LABEL_LENGTH, required=False, default="")
+    label: Any = LineField(max_length=LABEL_LENGTH, required=False, default="")
     notes = TextField(max_length=NOTES_LENGTH, required=False, allow_blank=True, default="")
 
     def request(self, device: Any) -> LaunchRequest:
         """The request, once the data was found valid."""
-        return LaunchRequest(targets=TargetFilter(devices=(device.pk,)), **self.validated_data)
+        given = {name: self.validated_data[name] for name in ("type", "input", "label", "notes")}
+        return LaunchRequest(targets=TargetFilter(devices=(device.pk,)), controls=self.controls(), **given)
 
 
 _COUNTS_SCHEMA = {
@@ -120,12 +124,16 @@ class MassCommandSerializer(serializers.ModelSerializer[MassCommand]):
     counts = serializers.SerializerMethodField()
     progress = serializers.FloatField(read_only=True, min_value=0, max_value=1)
     input = serializers.JSONField(read_only=True, help_text="As given, secrets masked.")
+    controls = serializers.JSONField(read_only=True, help_text="How it is paced, as given; only what was given.")
+    paused = serializers.SerializerMethodField()
+    deadline = serializers.DateTimeField(read_only=True, allow_null=True, help_text="Known once it has started.")
 
     class Meta:
         model = MassCommand
-        fields = (
+        fields: tuple[str, ...] = (
             "id", "type", "input", "status", "label", "notes", "organization", "group", "location", "created_by",
-            "created", "started", "finished", "device_count", "counts", "progress",
+            "created", "started", "finished", "device_count", "counts", "progress", "controls", "parent", "paused",
+            "run_at", "deadline",
         )  # fmt: skip
         read_only_fields = fields
 
@@ -133,6 +141,10 @@ class MassCommandSerializer(serializers.ModelSerializer[MassCommand]):
     def get_counts(self, run: MassCommand) -> dict[str, int]:
         """Status → number of devices."""
         return run.counts
+
+    def get_paused(self, run: MassCommand) -> bool:
+        """Whether a person has paused it."""
+        return run.paused is not None
 
 
 class CommandSerializer(serializers.ModelSerializer[Command]):
@@ -144,7 +156,7 @@ class CommandSerializer(serializers.ModelSerializer[Command]):
 
     class Meta:
         model = Command
-        fields = (
+        fields: tuple[str, ...] = (
             "id", "mass_command", "device", "device_name", "type", "status", "reason", "rc", "stdout", "stderr",
             "truncated", "bytes_total", "created", "started", "finished",
         )  # fmt: skip

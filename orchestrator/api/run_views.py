@@ -2,18 +2,20 @@
 
 from typing import Any
 
-from drf_spectacular.utils import OpenApiResponse, extend_schema
-from rest_framework import mixins, status, viewsets
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from rest_framework import mixins, status
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
 from orchestrator import actions
-from orchestrator.access import Access, Right
+from orchestrator.access import Right
 from orchestrator.api import filters
+from orchestrator.api.control_views import ControlActions
 from orchestrator.api.fleet_views import UUID_PATTERN
-from orchestrator.api.permissions import RolePermission
+from orchestrator.api.pagination import Pages
+from orchestrator.api.permissions import RolePermission, access_of, actor
 from orchestrator.api.run_serializers import (
     CommandSerializer,
     ConfirmationRequestSerializer,
@@ -24,13 +26,15 @@ from orchestrator.api.run_serializers import (
     MassCommandSerializer,
     TargetsChangedSerializer,
 )
-from orchestrator.exceptions import NoTargetsError
 from orchestrator.models import Command, MassCommand
 from orchestrator.targeting import REASONS
 
 
 class MassCommandViewSet(
-    mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.DestroyModelMixin, viewsets.GenericViewSet[MassCommand]
+    mixins.ListModelMixin,
+    mixins.RetrieveModelMixin,
+    mixins.DestroyModelMixin,
+    ControlActions,
 ):
     """Mass commands, newest first."""
 
@@ -47,7 +51,7 @@ class MassCommandViewSet(
 
     def get_queryset(self) -> Any:
         """Runs of the user's organizations; system-wide ones are for superusers."""
-        return Access.of(self.request.user).visible(super().get_queryset())
+        return access_of(self.request).visible(super().get_queryset())
 
     @extend_schema(
         request=LaunchSerializer,
@@ -60,13 +64,21 @@ class MassCommandViewSet(
         """Start a mass command.  The reply comes before any device is contacted."""
         given = LaunchSerializer(data=request.data)
         given.is_valid(raise_exception=True)
-        run = actions.launch(actor=request.user, request=given.request())
+        run = actions.launch(actor=actor(request), request=given.request())
         address = reverse("batch-command-detail", args=[run.pk], request=request)
         data = MassCommandSerializer(run).data
         return Response(data, status=status.HTTP_201_CREATED, headers={"Location": address})
 
-    @extend_schema(request=ConfirmationRequestSerializer, responses={200: ConfirmationSerializer}, filters=False)
-    @action(detail=False, methods=["post"], filterset_class=None)
+    @extend_schema(
+        request=ConfirmationRequestSerializer,
+        responses={200: ConfirmationSerializer},
+        parameters=[
+            OpenApiParameter("page", int, description="The page of results."),
+            OpenApiParameter("page_size", int, description="Results in a page."),
+        ],
+        filters=False,
+    )
+    @action(detail=False, methods=["post"])
     def confirmation(self, request: Request) -> Response:
         """Preview: which devices a launch would run on, which not and why.  Nothing is created.
 
@@ -76,14 +88,12 @@ class MassCommandViewSet(
         given.is_valid(raise_exception=True)
         values = given.validated_data
         found, digest = actions.preview(
-            actor=request.user,
+            actor=actor(request),
             targets=given.target_filter(),
             command_type=values.get("type", ""),
             command_input=values.get("input"),
         )
         count, eligible = found.totals()
-        if not count:
-            raise NoTargetsError
         rows = found.rows.order_by("name", "pk").values("pk", "name", "organization_id", "ineligible")
         page = self.get_paginated_response(
             [
@@ -115,7 +125,7 @@ class MassCommandViewSet(
 
     def _first_page(self, run: MassCommand) -> dict[str, Any]:
         address = reverse("batch-command-commands", args=[run.pk], request=self.request)
-        size = self.pagination_class.page_size
+        size = Pages.page_size
         results = list(Command.objects.filter(mass_command=run)[:size])
         more = run.device_count > len(results)
         return {
@@ -129,5 +139,5 @@ class MassCommandViewSet(
     @extend_schema(responses={204: None, 409: OpenApiResponse(ErrorSerializer, description="It has not finished yet.")})
     def destroy(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Delete a finished mass command; its devices keep their history."""
-        actions.delete(actor=request.user, run=self.get_object())
+        actions.delete(actor=actor(request), run=self.get_object())
         return Response(status=status.HTTP_204_NO_CONTENT)

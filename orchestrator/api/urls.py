@@ -1,11 +1,12 @@
 """Addresses of the API."""
 
-from django.urls import include, path
+from django.urls import include, path, re_path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from rest_framework.routers import SimpleRouter
 
 from orchestrator.api import (
     command_views,
+    errors,
     fleet_views,
     run_views,
     schemes,  # noqa: F401 - registers itself
@@ -31,4 +32,5 @@ urlpatterns = [
     path("users/token/", user_views.TokenView.as_view(), name="token"),
     path("schema/", SpectacularAPIView.as_view(permission_classes=()), name="schema"),
     path("docs/", SpectacularSwaggerView.as_view(url_name="schema", permission_classes=()), name="docs"),
+    re_path(r"^.*[^/]\Z", errors.without_slash, name="without-slash"),
 ]

@@ -55,15 +55,16 @@ class TokenView(APIView):
         """Sign in with a user name and a password."""
         given = SignInSerializer(data=request.data)
         given.is_valid(raise_exception=True)
-        user = authenticate(request._request, **given.validated_data)  # noqa: SLF001 - Django's backends want its own
+        user = authenticate(request._request, **given.validated_data)
         if user is None:
             raise AuthenticationFailed("The user name or the password is wrong.")
         instance, token = get_token_model().objects.create(user=user)
-        update_last_login(None, user)  # type: ignore[arg-type]
-        return Response(TokenSerializer({"token": token, "expiry": instance.expiry}).data)
+        update_last_login(type(user), user)
+        shown = TokenSerializer({"token": token, "expiry": instance.expiry}).data
+        return Response(shown, headers={"Cache-Control": "no-store"})  # RFC 6749 section 5.1
 
     @extend_schema(request=None, responses={204: None})
     def delete(self, request: Request) -> Response:
         """Revoke the token that this request is made with."""
-        request.auth.delete()  # type: ignore[union-attr]
+        request.auth.delete()
         return Response(status=status.HTTP_204_NO_CONTENT)

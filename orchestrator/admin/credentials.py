@@ -1,0 +1,135 @@
+"""Credentials.  Their secrets can be written and never read; a field left blank keeps what is stored."""
+
+from dataclasses import replace
+from typing import Any, Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
+from django import forms
+from django.contrib import admin
+from django.db.models import Count
+from django.http import HttpRequest
+from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminPasswordWidget, UnfoldAdminTextareaWidget
+
+from orchestrator.admin.scoped import OrganizationScopedAdmin, OwnedForm, VisibleFilter
+from orchestrator.exceptions import SecretUnreadableError
+from orchestrator.models import Credential, CredentialSecrets
+
+_SECRETS: Final = {
+    "password": "Password",
+    "private_key": "Private key",
+    "passphrase": "Passphrase of the key",
+    "become_password": "Password for sudo",
+}
+
+
+def _secret(label: str, help_text: str = "") -> forms.CharField:
+    widget = UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"})  # never rendered with a value
+    return forms.CharField(
+        label=label, required=False, strip=False, max_length=1_024, widget=widget, help_text=help_text
+    )
+
+
+class KeyWidget(UnfoldAdminTextareaWidget):  # type: ignore[misc]
+    """A text area that never shows what it holds, also not after an error."""
+
+    def get_context(self, name: str, value: Any, attrs: dict[str, Any] | None) -> dict[str, Any]:
+        """Without the value."""
+        context: dict[str, Any] = super().get_context(name, "", attrs)
+        return context
+
+
+class CredentialForm(OwnedForm):
+    """Secrets go in and never come out."""
+
+    password = _secret(_SECRETS["password"])
+    private_key = forms.CharField(
+        label=_SECRETS["private_key"], required=False, strip=False, max_length=32_768,
+        widget=KeyWidget(attrs={"rows": 6, "autocomplete": "off", "spellcheck": "false"}),
+        help_text="In OpenSSH or PEM format.",
+    )  # fmt: skip
+    passphrase = _secret(_SECRETS["passphrase"])
+    become_password = _secret(_SECRETS["become_password"], "Where it is not the login password.")
+    forget = forms.MultipleChoiceField(
+        label="Forget", required=False, choices=tuple(_SECRETS.items()), widget=UnfoldAdminCheckboxSelectMultipleWidget,
+        help_text="A secret left blank above is kept. Tick it here to remove it.",
+    )  # fmt: skip
+
+    class Meta:
+        model = Credential
+        fields = ("organization", "name", "username")
+
+    def clean(self) -> dict[str, Any]:
+        """A password or a key must be left, each fit for its use."""
+        values = super().clean() or {}
+        given = {name: values[name] for name in _SECRETS if values.get(name)}
+        removed = {name: "" for name in values.get("forget", ()) if name not in given}
+        for name in ("password", "passphrase", "become_password"):
+            if not given.get(name, "").isprintable():
+                self.add_error(name, "Only printable characters can be entered at a login.")
+        try:
+            old = CredentialSecrets() if self.instance._state.adding else self.instance.secrets()
+        except SecretUnreadableError:
+            old = CredentialSecrets()  # a key of the ring was lost: what is given now is all there is
+        self.secrets = replace(old, **given, **removed)
+        if not self.secrets.password and not self.secrets.private_key:
+            self.add_error("password", "Give a password or a private key.")
+        elif "private_key" in given or "passphrase" in given:
+            self._check_key()
+        return values
+
+    def _check_key(self) -> None:
+        """The private key as ssh reads it."""
+        text = self.secrets.private_key.replace("\r\n", "\n").strip()
+        if not text:
+            return
+        self.secrets = replace(self.secrets, private_key=text + "\n")
+        load = load_ssh_private_key if "OPENSSH PRIVATE KEY" in text else load_pem_private_key
+        try:
+            load(self.secrets.private_key.encode(), self.secrets.passphrase.encode() or None)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            self.add_error(
+                "private_key", "This is no private key in OpenSSH or PEM format, or its passphrase is another one."
+            )
+
+    def save(self, commit: bool = True) -> Any:
+        """Seal the secrets into the row."""
+        self.instance.set_secrets(self.secrets)
+        return super().save(commit)
+
+
+@admin.register(Credential)
+class CredentialAdmin(OrganizationScopedAdmin):
+    """Credentials."""
+
+    form = CredentialForm
+    list_display = ("name", "organization", "username", "has_password", "has_private_key", "device_count")
+    list_filter = (("organization", VisibleFilter), "has_password", "has_private_key")
+    list_select_related = ("organization",)
+    search_fields = ("name", "username")
+    ordering = ("name", "pk")  # a counting query does not take the model's own
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Those who may not change it see which secrets there are, and nothing else of them."""
+        stored = (None, {"fields": ("organization", "name", "username", "has_password", "has_private_key")})
+        if obj is None:
+            names = tuple(_SECRETS)
+            return ((None, {"fields": ("organization", "name", "username")}), ("Secrets", {"fields": names}))
+        if not self.has_change_permission(request, obj):
+            return (stored,)
+        about = "They are never shown. Left blank, each stays as it is."
+        return (stored, ("New secrets", {"fields": (*_SECRETS, "forget"), "description": about}))
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Which secrets are there is a fact, not an input."""
+        return () if obj is None else ("has_password", "has_private_key")
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        """With the number of devices, without the secrets."""
+        rows = super().get_queryset(request).annotate(devices_total=Count("device_credentials"))
+        return rows.defer("sealed")
+
+    @admin.display(description="devices", ordering="devices_total")
+    def device_count(self, row: Any) -> int:
+        """How many use it."""
+        return int(row.devices_total)

@@ -1,0 +1,290 @@
+"""Devices: their logins in order, their pinned host keys, and what can be done to many of them at once."""
+
+import time
+from typing import Any, Final
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db.models import OuterRef, Q, QuerySet, Subquery
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import get_object_or_404
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils import timezone
+from django.utils.html import format_html
+from unfold.decorators import display
+from unfold.widgets import UnfoldAdminTextareaWidget
+
+from orchestrator import actions
+from orchestrator.access import Right
+from orchestrator.admin.labels import COMMAND_LABELS
+from orchestrator.admin.running import RunAction
+from orchestrator.admin.scoped import (
+    OrganizationScopedAdmin,
+    RowForm,
+    RowFormSet,
+    UnfoldInline,
+    VisibleFilter,
+    access_of,
+    log_changes,
+)
+from orchestrator.exceptions import DeviceUnreachableError, HostKeyChangedError, OrchestratorError
+from orchestrator.models import Command, Device, DeviceCredential
+
+_ENROL_AT_ONCE: Final = 200  # devices
+_ENROL_TIME: Final = 45.0  # seconds that a page may take; one that doesn't answer takes some
+_NAMED: Final = 10  # devices named in a message
+
+
+class TagsField(forms.CharField):
+    """Tags, one a line: a tag may hold blanks and commas."""
+
+    def __init__(self) -> None:
+        super().__init__(required=False, widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}), help_text="One a line.")
+
+    def prepare_value(self, value: Any) -> Any:
+        """The list as lines."""
+        return "\n".join(value) if isinstance(value, list) else value
+
+    def to_python(self, value: Any) -> Any:
+        """The lines as a list."""
+        lines = (line.strip() for line in str(value or "").splitlines())
+        return list(dict.fromkeys(line for line in lines if line))
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        """Compared as lists."""
+        return bool(self.to_python(data) != list(initial or []))
+
+
+class DeviceForm(RowForm):
+    """A device."""
+
+    tags = TagsField()
+
+    class Meta:
+        model = Device
+        fields = (
+            "organization", "name", "group", "location", "host", "port", "platform", "is_active", "tags", "host_key",
+        )  # fmt: skip
+
+
+class CredentialFormSet(RowFormSet):
+    """The logins of a device, of its own organization."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        for name in ("request", "per_page", "count", "count_variant", "provided_queryset"):
+            kwargs.pop(name, None)  # unfold's, for pages within a form
+        super().__init__(*args, **kwargs)
+
+    def clean(self) -> None:
+        """No login of another organization: its secrets would be sent to a stranger's device."""
+        super().clean()
+        for form in self.forms:
+            credential = getattr(form, "cleaned_data", {}).get("credential")
+            if credential is not None and credential.organization_id != self.instance.organization_id:
+                raise ValidationError("A credential belongs to another organization than the device.")
+
+
+class DeviceCredentialInline(UnfoldInline):
+    """Credentials in the order in which they are tried."""
+
+    model = DeviceCredential
+    formset = CredentialFormSet
+    fields = ("position", "credential")
+    ordering = ("position",)
+    autocomplete_fields = ("credential",)
+    extra = 0
+    verbose_name_plural = "credentials, tried in the order of their position"
+
+    def _may(self, right: Right, request: HttpRequest, obj: Any) -> bool:
+        access = access_of(request)
+        return access.can_anywhere(right) if obj is None else access.can(right, obj.organization_id)
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """As for the device."""
+        return self._may(Right.VIEW, request, obj)
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """As for the device."""
+        return self._may(Right.MANAGE, request, obj)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """As for the device."""
+        return self._may(Right.MANAGE, request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """As for the device."""
+        return self._may(Right.MANAGE, request, obj)
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        """Credentials that exist for the user."""
+        model = db_field.remote_field.model
+        kwargs["queryset"] = access_of(request).visible(model.objects.all())
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
+
+class PinnedFilter(admin.SimpleListFilter):
+    """Whether the device was enrolled."""
+
+    title = "host key"
+    parameter_name = "pinned"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """The two answers."""
+        return [("yes", "Pinned"), ("no", "Not enrolled yet")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """The rows with that answer."""
+        if self.value() not in {"yes", "no"}:
+            return queryset
+        return queryset.filter(~Q(host_key="") if self.value() == "yes" else Q(host_key=""))
+
+
+@admin.register(Device)
+class DeviceAdmin(RunAction, OrganizationScopedAdmin):
+    """Devices."""
+
+    form = DeviceForm
+    inlines = (DeviceCredentialInline,)
+    list_display = ("name", "organization", "group", "location", "address", "platform", "is_active", "pinned", "last")
+    list_filter = (
+        ("organization", VisibleFilter), ("group", VisibleFilter), ("location", VisibleFilter),
+        "platform", "is_active", PinnedFilter,
+    )  # fmt: skip
+    list_select_related = ("organization", "group", "location")
+    search_fields = ("name", "host", "tags")
+    search_help_text = "Name, host or tag"
+    autocomplete_fields = ("group", "location")
+    readonly_fields = ("fingerprints",)
+    change_form_outer_before_template = "orchestrator/device_tools.html"
+    actions = ("run_on_these", "activate", "deactivate", "enrol_these")
+    fieldsets = (
+        (None, {"fields": ("name", "organization", "group", "location", "is_active", "tags")}),
+        ("How to reach it", {"fields": (("host", "port"), "platform")}),
+        ("Host key", {"fields": ("fingerprints", "host_key")}),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        """With the status of the last command, where the user may see it."""
+        last = Command.objects.filter(device=OuterRef("pk"), organization=OuterRef("organization")).order_by("-created")
+        return super().get_queryset(request).annotate(last_status=Subquery(last.values("status")[:1]))
+
+    def get_urls(self) -> list[URLPattern]:
+        """The page to enrol a device, before Django's own addresses."""
+        view = self.admin_site.admin_view(self.enrol_view)
+        return [path("<uuid:pk>/enrol/", view, name="orchestrator_device_enrol"), *super().get_urls()]
+
+    def has_manage_permission(self, request: HttpRequest) -> bool:
+        """Whether the user administrates any organization: for the list actions."""
+        return access_of(request).can_anywhere(Right.MANAGE)
+
+    @admin.display(description="address", ordering="host")
+    def address(self, device: Device) -> str:
+        """Host and port."""
+        host = f"[{device.host}]" if ":" in device.host else device.host
+        return f"{host}:{device.port}"
+
+    @admin.display(description="key", boolean=True, ordering="host_key")
+    def pinned(self, device: Device) -> bool:
+        """Whether its host key is pinned."""
+        return bool(device.host_key)
+
+    @display(description="last result", label=COMMAND_LABELS, ordering="last_status")  # type: ignore[untyped-decorator]
+    def last(self, device: Any) -> str:
+        """The status of its last command."""
+        return device.last_status or ""
+
+    @admin.display(description="Fingerprint")
+    def fingerprints(self, device: Device) -> str:
+        """Of the pinned key, as ssh-keygen shows it."""
+        if not device.fingerprint:
+            return "None: the device can't be reached until it is enrolled."
+        return format_html('<span class="o-mono o-wrap">{}</span>', device.fingerprint)
+
+    @admin.action(description="Activate", permissions=["manage"])
+    def activate(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        """Let commands run on these devices again."""
+        self._set_active(request, queryset, active=True)
+
+    @admin.action(description="Deactivate", permissions=["manage"])
+    def deactivate(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        """Let no command run on these devices."""
+        self._set_active(request, queryset, active=False)
+
+    def _set_active(self, request: HttpRequest, rows: QuerySet[Any], *, active: bool) -> None:
+        own = self._manageable(request, rows)
+        foreign = rows.count() - own.count()
+        word = "activated" if active else "deactivated"
+        changing = Device.objects.filter(pk__in=list(own.exclude(is_active=active).values_list("pk", flat=True)))
+        log_changes(request, changing, f"{word.capitalize()}.")
+        changed = changing.update(is_active=active, modified=timezone.now())
+        messages.success(request, f"{changed:,} of {own.count() :,} devices {word}; the others were so already."
+                         if changed != own.count() else f"{changed:,} devices {word}.")  # fmt: skip
+        if foreign:
+            messages.warning(request, f"{foreign:,} devices were left alone: you don't administrate them.")
+
+    def _manageable(self, request: HttpRequest, rows: QuerySet[Any]) -> QuerySet[Any]:
+        access = access_of(request)
+        return rows if access.everything else rows.filter(organization__in=access.organizations(Right.MANAGE))
+
+    @admin.action(description="Enrol: scan and pin host keys", permissions=["manage"])
+    def enrol_these(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        """Pin the keys that these devices show; a pinned key is never replaced here."""
+        outcomes: dict[str, list[str]] = {"enrolled": [], "changed": [], "silent": [], "refused": [], "waiting": []}
+        started = time.monotonic()
+        for number, device in enumerate(queryset.order_by("name").iterator(chunk_size=100)):
+            late = time.monotonic() - started > _ENROL_TIME
+            outcomes["waiting" if late or number >= _ENROL_AT_ONCE else self._enrol(request, device)].append(
+                device.name
+            )
+        tell = {
+            "enrolled": (messages.success, "{} pinned or confirmed: {}. Compare fingerprints on the devices' pages."),
+            "changed": (messages.error, "{} show another key than the pinned one: {}. Look at each, then replace it."),
+            "silent": (messages.warning, "{} did not answer with a host key: {}."),
+            "refused": (messages.warning, "{} were left alone, you don't administrate them: {}."),
+            "waiting": (messages.warning, "{} were not tried, this page had taken long enough: {}. Enrol them next."),
+        }
+        for outcome, (say, text) in tell.items():
+            if names := outcomes[outcome]:
+                more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+                say(request, text.format(f"{len(names):,} devices", ", ".join(names[:_NAMED]) + more))
+
+    def _enrol(self, request: HttpRequest, device: Device) -> str:
+        actor: Any = request.user
+        try:
+            actions.enrol(actor=actor, device=device)
+        except HostKeyChangedError:
+            return "changed"
+        except DeviceUnreachableError:
+            return "silent"
+        except OrchestratorError:
+            return "refused"
+        return "enrolled"
+
+    def enrol_view(self, request: HttpRequest, pk: Any) -> HttpResponse:
+        """Scan one device and pin its key; when it shows another one than before, ask first."""
+        device = get_object_or_404(self.get_queryset(request), pk=pk)
+        if not self.has_change_permission(request, device):
+            raise PermissionDenied
+        here = reverse("admin:orchestrator_device_change", args=[device.pk])
+        changed: dict[str, Any] = {}
+        if request.method == "POST":
+            actor: Any = request.user
+            try:
+                device = actions.enrol(actor=actor, device=device, replace="replace" in request.POST)
+            except HostKeyChangedError as error:
+                changed = dict(error.extra) or {"detail": error.detail}
+            except OrchestratorError as error:
+                messages.error(request, f"{device.name}: {error.detail}")
+                return HttpResponseRedirect(here)
+            else:
+                self.log_change(request, device, f"Host key pinned: {device.fingerprint}")
+                messages.success(request, f"The host key of {device.name} is pinned: {device.fingerprint}. "
+                                 "Compare it with the device's own.")  # fmt: skip
+                return HttpResponseRedirect(here)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"Enrol {device.name}", "device": device, "changed": changed, "back": here,
+        }  # fmt: skip
+        return TemplateResponse(request, "orchestrator/enrol.html", context)

@@ -1,0 +1,153 @@
+"""Tenants and what structures their fleets: organizations, locations, device groups."""
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.db.models import Count
+from django.http import HttpRequest
+from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldBooleanSwitchWidget
+
+from orchestrator.access import Right
+from orchestrator.admin.running import RunAction
+from orchestrator.admin.scoped import OrganizationScopedAdmin, OwnedForm, RowForm, VisibleFilter, access_of
+from orchestrator.admin.users import MembershipInline
+from orchestrator.models import (
+    Command,
+    CommandType,
+    Credential,
+    Device,
+    DeviceGroup,
+    Location,
+    MassCommand,
+    Organization,
+)
+
+
+class OrganizationForm(RowForm):
+    """``allowed_types``: all of them (null), or a list that may be empty and then allows nothing."""
+
+    every_type = forms.BooleanField(
+        label="Every command type", required=False, widget=UnfoldBooleanSwitchWidget,
+        help_text="Also those that are added later. Otherwise only the types ticked below.",
+    )  # fmt: skip
+    allowed_types = forms.MultipleChoiceField(
+        label="Allowed types",
+        choices=CommandType.choices,
+        required=False,
+        widget=UnfoldAdminCheckboxSelectMultipleWidget,
+    )
+
+    class Meta:
+        model = Organization
+        fields = ("name", "is_active", "allowed_types")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "every_type" in self.fields:  # not for those who may only look
+            self.fields["every_type"].initial = self.instance.allowed_types is None
+
+    def clean(self) -> dict[str, Any]:
+        """Every type is stored as null."""
+        values = super().clean() or {}
+        if values.get("every_type"):
+            values["allowed_types"] = None
+        return values
+
+
+@admin.register(Organization)
+class OrganizationAdmin(OrganizationScopedAdmin):
+    """Made and deleted by superusers, changed by their administrators."""
+
+    organization_lookup = "pk"
+    form = OrganizationForm
+    inlines = (MembershipInline,)
+    list_display = ("name", "is_active", "device_count", "types")
+    list_filter = ("is_active",)
+    ordering = ("name", "pk")  # a counting query does not take the model's own
+    search_fields = ("name",)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """The switch stands for a stored null, so those who may only look see the outcome instead."""
+        shown = ("every_type", "allowed_types")
+        if obj is not None and not self.has_change_permission(request, obj):
+            shown = ("types",)  # type: ignore[assignment]
+        return ((None, {"fields": ("name", "is_active")}), ("Commands on its devices", {"fields": shown}))
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """See ``get_fieldsets``."""
+        return () if obj is None or self.has_change_permission(request, obj) else ("types",)
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        """With the number of devices."""
+        return super().get_queryset(request).annotate(devices_total=Count("devices"))
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Superusers."""
+        return access_of(request).everything
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Superusers."""
+        return access_of(request).everything
+
+    def consequences(self, rows: list[Any]) -> dict[str, int]:
+        """With all that is theirs."""
+        models: tuple[Any, ...] = (Device, DeviceGroup, Location, Credential, MassCommand, Command)
+        owned = {
+            str(model._meta.verbose_name_plural): model.objects.filter(organization__in=rows).count()
+            for model in models
+        }
+        return super().consequences(rows) | owned
+
+    @admin.display(description="devices", ordering="devices_total")
+    def device_count(self, row: Any) -> int:
+        """How many it has."""
+        return int(row.devices_total)
+
+    @admin.display(description="allowed types")
+    def types(self, row: Organization) -> str:
+        """Which command types may run on its devices."""
+        if row.allowed_types is None:
+            return "all"
+        return ", ".join(str(CommandType(name).label) for name in row.allowed_types) or "none"
+
+
+class PartAdmin(RunAction, OrganizationScopedAdmin):
+    """A location or a group."""
+
+    form = OwnedForm
+    fields = ("organization", "name")
+    list_display = ("name", "organization", "device_count")
+    list_filter = (("organization", VisibleFilter),)
+    list_select_related = ("organization",)
+    search_fields = ("name",)
+    ordering = ("name", "pk")  # a counting query does not take the model's own
+    actions = ("run_on_these",)
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        """With the number of devices."""
+        return super().get_queryset(request).annotate(devices_total=Count("devices"))
+
+    def get_list_filter(self, request: HttpRequest) -> Any:
+        """Only whoever sees several organizations has to tell them apart."""
+        access = access_of(request)
+        return self.list_filter if access.everything or len(access.organizations(Right.VIEW)) > 1 else ()
+
+    @admin.display(description="devices", ordering="devices_total")
+    def device_count(self, row: Any) -> int:
+        """How many it has."""
+        return int(row.devices_total)
+
+
+@admin.register(Location)
+class LocationAdmin(PartAdmin):
+    """Places."""
+
+    target_field = "location"
+
+
+@admin.register(DeviceGroup)
+class DeviceGroupAdmin(PartAdmin):
+    """Groups."""
+
+    target_field = "group"

@@ -1,0 +1,112 @@
+"""API tokens: everybody sees and revokes their own, superusers all.  No page, link or log entry holds a digest.
+
+The digest is the primary key of knox's model, and so it would be in the addresses, checkboxes and history entries
+of Django's own pages: a token is named by its first characters here, and only the list is used.
+"""
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.db import models
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import get_object_or_404
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils import timezone
+from django.utils.html import format_html
+from knox.models import AuthToken
+
+from orchestrator.admin.scoped import UnfoldAdmin, access_of
+
+admin.site.unregister(AuthToken)  # knox's page shows digests
+
+
+@admin.register(AuthToken)
+class AuthTokenAdmin(UnfoldAdmin):
+    """The list of tokens, and a page to revoke one."""
+
+    list_display = ("beginning", "user", "created", "expires", "revoke")
+    list_display_links = None
+    list_select_related = ("user",)
+    search_fields = ("user__username",)
+    ordering = ("-created",)
+    actions = None
+    list_per_page = 50
+
+    def get_queryset(self, request: HttpRequest) -> "models.QuerySet[Any]":
+        """One's own; superusers see all."""
+        rows = super().get_queryset(request)
+        return rows if access_of(request).everything else rows.filter(user=request.user.pk)
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        """Everybody may look after their own tokens."""
+        return True
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """The list is for everybody; there is no page of a single token."""
+        return True
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Tokens are made by signing in to the API."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Never."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Never by Django's pages; see ``revoke_view``."""
+        return False
+
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        """Refused: its address would be the digest."""
+        raise PermissionDenied
+
+    def history_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        """Refused: its address would be the digest."""
+        raise PermissionDenied
+
+    def get_urls(self) -> list[URLPattern]:
+        """The page to revoke a token, before Django's own addresses."""
+        view = self.admin_site.admin_view(self.revoke_view)
+        return [path("revoke/<str:key>/", view, name="knox_authtoken_revoke"), *super().get_urls()]
+
+    @admin.display(description="token begins with")
+    def beginning(self, token: Any) -> str:
+        """Enough to tell one's tokens apart."""
+        return f"{token.token_key[:8]}…"
+
+    @admin.display(description="expires", ordering="expiry")
+    def expires(self, token: Any) -> str:
+        """When it ends, if it does."""
+        if token.expiry is None:
+            return "never"
+        day = timezone.localtime(token.expiry).strftime("%Y-%m-%d %H:%M")
+        return f"{day} (ended)" if token.expiry < timezone.now() else day
+
+    @admin.display(description="")
+    def revoke(self, token: Any) -> str:
+        """The link to the page that asks."""
+        address = reverse("admin:knox_authtoken_revoke", args=[token.token_key])
+        return format_html('<a class="o-link" href="{}">Revoke<span class="o-hidden"> {}</span></a>', address,
+                           self.beginning(token))  # fmt: skip
+
+    def revoke_view(self, request: HttpRequest, key: str) -> HttpResponse:
+        """Ask, then delete the token; a program that uses it is signed out at once."""
+        token = get_object_or_404(self.get_queryset(request).select_related("user"), token_key=key)
+        here = reverse("admin:knox_authtoken_changelist")
+        if request.method == "POST":
+            token.delete()
+            messages.success(request, f"The token {self.beginning(token)} of {token.user} is revoked.")
+            return HttpResponseRedirect(here)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Revoke a token",
+            "question": f"Revoke the token {self.beginning(token)} of {token.user}?",
+            "explanation": "Programs that use it can no longer sign in. This can't be undone.",
+            "button": "Revoke the token",
+            "danger": True,
+            "back": here,
+        }
+        return TemplateResponse(request, "orchestrator/confirm.html", context)

@@ -1,0 +1,72 @@
+// The page of a run: asks every two seconds how far it is, until it has ended. Goes on when the service comes back.
+"use strict";
+
+(() => {
+    const PERIOD = 2000; // milliseconds
+    const page = document.getElementById("run");
+    if (!page || !page.dataset.active) return;
+    const rows = document.getElementById("rows");
+    const live = (name) => page.querySelector(`[data-live="${name}"]`);
+    const number = new Intl.NumberFormat();
+    let status = live("badge").textContent;
+    let seen = "";
+
+    function draw(now) {
+        const badge = live("badge");
+        badge.className = `o-badge o-run-${now.status}`;
+        badge.textContent = now.label;
+        live("percent").textContent = now.percent;
+        live("progress").value = now.percent;
+        live("finished").textContent = number.format(now.finished_count);
+        live("pace").textContent = now.pace && `, ${now.pace}`;
+        let start = 0;
+        for (const part of page.querySelectorAll(".o-bar rect[data-status]")) {
+            const width = now.device_count ? 100 * now.counts[part.dataset.status] / now.device_count : 0;
+            part.setAttribute("x", start.toFixed(3));
+            part.setAttribute("width", width.toFixed(3));
+            start += width;
+        }
+        for (const counter of page.querySelectorAll("[data-counter]")) {
+            const count = now.counts[counter.dataset.counter];
+            counter.hidden = !count;
+            counter.querySelector("b").textContent = number.format(count);
+        }
+        if (now.label !== status) live("announce").textContent = `The run is now: ${now.label}`;
+        status = now.label;
+    }
+
+    async function drawRows() {
+        const query = new URLSearchParams(window.location.search);
+        query.set("fragment", "results");
+        const reply = await fetch(`${rows.dataset.source}?${query}`, {credentials: "same-origin"});
+        if (!reply.ok || reply.redirected) return;
+        const focused = rows.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+        rows.innerHTML = await reply.text(); // escaped by the server's template
+        window.orchestratorLocalTimes(rows);
+        if (focused) rows.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
+    }
+
+    async function poll() {
+        let now;
+        try {
+            const reply = await fetch(page.dataset.progress, {credentials: "same-origin"});
+            if (reply.redirected || reply.status === 403 || reply.status === 404) {
+                window.location.reload(); // signed out, or the run is gone: the page itself says so
+                return;
+            }
+            if (!reply.ok) throw new Error(String(reply.status));
+            now = await reply.json();
+            live("offline").hidden = true;
+            draw(now);
+            const state = JSON.stringify(now.counts);
+            if (state !== seen) await drawRows();
+            seen = state;
+        } catch {
+            live("offline").hidden = false;
+        }
+        if (now && !now.active) window.location.reload(); // once: what can be done now is drawn by the server
+        else window.setTimeout(poll, PERIOD);
+    }
+
+    window.setTimeout(poll, PERIOD);
+})();

@@ -1,0 +1,227 @@
+"""The admin as somebody with a browser meets it."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.urls import reverse
+from playwright.sync_api import Page, expect
+
+from orchestrator.access import Role
+from orchestrator.models import Command, MassCommand, Organization, User
+from orchestrator.states import CommandStatus, RunStatus
+from tests import factories, run_rows
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+SIZES = [{"width": 1280, "height": 900}, {"width": 390, "height": 844}]
+
+
+@pytest.fixture
+def organization(db: Any) -> Organization:
+    return factories.organization(name="Northern Schools")
+
+
+@pytest.fixture
+def operator(organization: Organization) -> User:
+    return factories.user(organization=organization, role=Role.OPERATOR, is_staff=True, username="oona")
+
+
+def _change(run: MassCommand) -> str:
+    return reverse("admin:orchestrator_masscommand_change", args=[run.pk])
+
+
+def test_signing_in_leads_to_the_dashboard(visit: Any, operator: User) -> None:
+    visitor = visit(operator)
+    visitor.page.context.clear_cookies()
+    page = visitor.open("/admin/")
+    page.get_by_label("Username").fill("oona")
+    page.get_by_label("Password").fill("a-Password-1")
+    page.get_by_label("Password").press("Enter")
+    expect(page).to_have_url(re.compile("/admin/$"))
+    expect(page.get_by_role("heading", name="In progress")).to_be_visible()
+
+
+def test_the_wizard_from_targets_to_the_run(
+    visit: Any, operator: User, organization: Organization, outbox: Any
+) -> None:
+    for number in range(3):
+        factories.device(organization=organization, name=f"device-{number}")
+    page = visit(operator).open("/admin/")
+    page.get_by_role("link", name="Run a command", exact=True).last.click()
+    expect(page.get_by_text("By organization, group or location")).to_be_visible()
+    page.get_by_label("Organization", exact=True).select_option(label="Northern Schools")
+    expect(page.locator("#count")).to_have_text("3 devices")
+    page.get_by_role("radio", name="Picked devices").check()
+    expect(page.get_by_label("Organization", exact=True)).to_be_hidden()
+    page.get_by_label("Search by name or host").fill("device-")
+    page.locator("#found").get_by_label("device-1").check()
+    page.locator("#found").get_by_label("device-2").check()
+    expect(page.locator("#count")).to_have_text("2 devices")
+    page.get_by_role("button", name="Next: the command").click()
+
+    page.get_by_label("Custom command").check()
+    page.get_by_label("Command line").fill("uptime")
+    page.get_by_role("button", name="Next: review").click()
+
+    page.get_by_label("Leave out device-2").check()
+    page.get_by_role("button", name="Leave the ticked ones out").click()
+    page.reload()
+    page.go_back()  # an address of its own: the step before is there again
+    page.goto(page.url.replace("/command/", "/review/"))
+    page.get_by_role("button", name="Run on 1 device").click()
+    expect(page).to_have_url(re.compile("/change/"))
+    run = MassCommand.objects.get()
+    assert list(run.commands.values_list("device_name", flat=True)) == ["device-1"]
+    page.go_back()
+    expect(page).to_have_url(re.compile("/change/"))  # not launched twice
+    assert MassCommand.objects.count() == 1
+
+
+def test_a_double_click_starts_one_run(visit: Any, operator: User, organization: Organization, outbox: Any) -> None:
+    factories.device(organization=organization)
+    page = visit(operator).open(reverse("admin:orchestrator_run_new") + f"?organization={organization.pk}")
+    page.get_by_role("button", name="Next: the command").click()
+    page.get_by_label("Reboot").check()
+    page.get_by_role("button", name="Next: review").click()
+    # as fast as a script can, past the button that disables itself
+    statuses = page.evaluate(
+        """async () => {
+            const form = document.getElementById("review");
+            const send = () => fetch(form.action, {method: "POST", body: new FormData(form)});
+            return (await Promise.all([send(), send(), send()])).map((reply) => reply.url);
+        }"""
+    )
+    assert MassCommand.objects.count() == 1
+    assert any("/change/" in url for url in statuses)
+
+
+def test_a_run_is_watched_live(visit: Any, operator: User, organization: Organization) -> None:
+    run = run_rows.run({CommandStatus.RUNNING: 1, CommandStatus.QUEUED: 1}, organization=organization)
+    page = visit(operator).open(_change(run))
+    expect(page.locator("[data-live=finished]")).to_have_text("0")
+    _finish(run, CommandStatus.RUNNING, CommandStatus.SUCCESS)
+    expect(page.locator("[data-live=finished]")).to_have_text("1")
+    expect(page.locator("#rows").get_by_text("success", exact=True)).to_be_visible()
+    expect(page.get_by_role("link", name="1 success")).to_be_visible()
+    expect(page.locator("rect[data-status=success]")).to_have_attribute("width", "50.000")
+    _finish(run, CommandStatus.QUEUED, CommandStatus.FAILED)
+    MassCommand.objects.finish_if_done(run.pk)
+    expect(page.get_by_role("button", name="Run on the 1 that did not succeed")).to_be_visible()
+    expect(page.get_by_text("100 %").first).to_be_visible()
+
+
+def _finish(run: MassCommand, source: CommandStatus, target: CommandStatus) -> None:
+    moved = Command.objects.filter(mass_command=run).end(source=source, target=target, code="", reason="")
+    MassCommand.objects.count_moves(run.pk, {(source, target): moved})
+
+
+def test_the_live_page_says_when_the_service_is_away_and_comes_back(
+    visit: Any, operator: User, organization: Organization
+) -> None:
+    run = run_rows.run({CommandStatus.RUNNING: 1}, organization=organization)
+    visitor = visit(operator)
+    page = visitor.open(_change(run))
+    page.route("**/progress/", lambda route: route.abort())
+    expect(page.get_by_text("The service does not answer")).to_be_visible()
+    page.unroute("**/progress/")
+    expect(page.get_by_text("The service does not answer")).to_be_hidden()
+    visitor.problems[:] = [problem for problem in visitor.problems if "ERR_FAILED" not in problem]
+
+
+def test_output_opens_in_a_drawer_by_keyboard(visit: Any, operator: User, organization: Organization) -> None:
+    run = run_rows.run({CommandStatus.SUCCESS: 3}, organization=organization)
+    page = visit(operator).open(_change(run))
+    link = page.get_by_role("link", name="success-00001")
+    link.focus()
+    page.keyboard.press("Enter")
+    drawer = page.get_by_role("dialog")
+    expect(drawer.get_by_text("up 3 days")).to_be_visible()
+    box = drawer.bounding_box()
+    assert box is not None
+    assert (box["x"] > 0, box["y"], box["x"] + box["width"], box["height"]) == (True, 0, 1280, 900)  # at the right
+    page.set_viewport_size({"width": 390, "height": 844})
+    box = drawer.bounding_box()
+    assert box is not None
+    assert (box["x"], box["width"]) == (0, 390)
+    page.keyboard.press("Escape")
+    expect(drawer).to_be_hidden()
+    expect(link).to_be_focused()
+
+
+def test_a_run_is_cancelled(visit: Any, operator: User, organization: Organization) -> None:
+    run = run_rows.run({CommandStatus.RUNNING: 1}, organization=organization)
+    page = visit(operator).open(_change(run))
+    page.get_by_role("link", name="Cancel…").click()
+    page.get_by_role("button", name="Cancel the run").click()
+    expect(page.get_by_text("what runs is being stopped")).to_be_visible()
+    run.refresh_from_db()
+    assert run.status == RunStatus.CANCELLING
+
+
+def test_a_viewer_has_no_buttons(visit: Any, organization: Organization) -> None:
+    viewer = factories.user(organization=organization, role=Role.VIEWER, is_staff=True)
+    run = run_rows.run({CommandStatus.RUNNING: 1}, organization=organization)
+    visitor = visit(viewer)
+    page = visitor.open(_change(run))
+    for name in ("Cancel…", "Pause"):
+        expect(page.get_by_text(name)).to_have_count(0)
+    reply = page.goto(visitor.server + reverse("admin:orchestrator_run_new"))
+    assert reply is not None
+    assert reply.status == 403
+    visitor.problems.clear()  # the browser reports the refusal
+
+
+def test_the_whole_way_without_scripts(visit: Any, operator: User, organization: Organization, outbox: Any) -> None:
+    factories.device(organization=organization, name="device-0")
+    page = visit(operator, java_script_enabled=False).open(reverse("admin:orchestrator_run_new"))
+    page.get_by_role("radio", name="Picked devices").check()
+    page.get_by_label("Search by name or host").fill("device")
+    page.get_by_role("button", name="Search").click()
+    page.locator("#found").get_by_label("device-0").check()
+    page.get_by_role("button", name="Next: the command").click()
+    page.get_by_label("Custom command").check()
+    page.get_by_label("Command line").fill("uptime")
+    page.get_by_role("button", name="Next: review").click()
+    page.get_by_role("button", name="Run on 1 device").click()
+    expect(page.get_by_role("link", name="device-0")).to_be_visible()
+    page.get_by_role("link", name="Refresh").click()
+    page.get_by_role("link", name="device-0").click()
+    expect(page.get_by_role("heading", name="Output", exact=True)).to_be_visible()
+
+
+def _pages(organization: Organization) -> dict[str, str]:
+    device = factories.device(organization=organization, name="gateway")
+    ended = run_rows.run({CommandStatus.SUCCESS: 30, CommandStatus.FAILED: 2}, organization=organization)
+    active = run_rows.run({CommandStatus.SUCCESS: 3, CommandStatus.RUNNING: 2}, organization=organization)
+    row = ended.commands.filter(status=CommandStatus.SUCCESS)[0]
+    return {
+        "dashboard": "/admin/",
+        "runs": reverse("admin:orchestrator_masscommand_changelist"),
+        "ended run": _change(ended),
+        "active run": _change(active),
+        "cancel": reverse("admin:orchestrator_masscommand_cancel", args=[active.pk]),
+        "result": reverse("admin:orchestrator_command_change", args=[row.pk]),
+        "devices": reverse("admin:orchestrator_device_changelist"),
+        "device": reverse("admin:orchestrator_device_change", args=[device.pk]),
+        "enrol": reverse("admin:orchestrator_device_enrol", args=[device.pk]),
+        "targets": reverse("admin:orchestrator_run_new") + f"?devices={device.pk}",
+    }
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["1280", "390"])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_pages_fit_their_window_and_hold_no_style_or_script_of_their_own(
+    visit: Callable[..., Any], organization: Organization, size: dict[str, int], theme: str
+) -> None:
+    administrator = factories.user(organization=organization, role=Role.ADMINISTRATOR, is_staff=True)
+    visitor = visit(administrator, color_scheme=theme)
+    visitor.page.set_viewport_size(size)
+    for name, path in _pages(organization).items():
+        page: Page = visitor.open(path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= size["width"], name
+        assert page.evaluate("document.documentElement.classList.contains('dark')") == (theme == "dark"), name
+        ours = page.locator(".o-page, .o-tools")
+        for part in ours.all():
+            assert not part.locator("[style], style, script, [onclick], [onchange]").count(), name

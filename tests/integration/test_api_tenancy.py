@@ -1,0 +1,187 @@
+"""Every route × method × role × (own, foreign, missing), walked from the URLconf: a new route must join the table."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.urls import URLPattern, get_resolver, reverse
+
+from orchestrator.access import Role
+from orchestrator.models import Device, MassCommand, Organization
+from tests import factories
+from tests.integration.api_addresses import MISSING, UPTIME, finish, launch
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.usefixtures("outbox")]
+
+ROLES = ["superuser", "administrator", "operator", "viewer"]
+READ = (200, 200, 200, 200)
+
+# Route → method → the statuses of ROLES on their own organization's row.
+TABLE: dict[str, dict[str, tuple[int, int, int, int]]] = {
+    "batch-command-list": {"get": READ, "post": (201, 201, 201, 403)},
+    "batch-command-confirmation": {"post": (200, 200, 200, 403)},
+    "batch-command-detail": {"get": READ, "delete": (204, 204, 403, 403)},
+    "batch-command-commands": {"get": READ},
+    "batch-command-cancel": {"post": (202, 202, 202, 403)},
+    "batch-command-pause": {"post": (200, 200, 200, 403)},
+    "batch-command-resume": {"post": (200, 200, 200, 403)},
+    "batch-command-retry": {"post": (201, 201, 201, 403)},
+    "organization-list": {"get": READ, "post": (201, 403, 403, 403)},
+    "organization-detail": {
+        "get": READ, "put": (200, 200, 403, 403), "patch": (200, 200, 403, 403), "delete": (204, 403, 403, 403),
+    },
+    "device-host-key": {"post": (200, 200, 403, 403)},
+    "device-command": {"get": READ, "post": (201, 201, 201, 403)},
+}  # fmt: skip
+KINDS = ("location", "group", "credential", "device")
+TABLE |= {f"{kind}-list": {"get": READ, "post": (201, 201, 403, 403)} for kind in KINDS}
+TABLE |= {
+    f"{kind}-detail": {
+        "get": READ, "put": (200, 200, 403, 403), "patch": (200, 200, 403, 403), "delete": (204, 204, 403, 403),
+    }
+    for kind in KINDS
+}  # fmt: skip
+# What says nothing of anybody's rows: signing in, the description of the API.
+OF_NOBODY = {"token": {"post", "delete"}, "schema": {"get"}, "docs": {"get"}, "without-slash": set()}
+
+FINISHED = {("batch-command-detail", "delete"), ("batch-command-retry", "post")}
+
+
+def _patterns(patterns: Any, prefix: str = "") -> Iterator[tuple[str, URLPattern]]:
+    for entry in patterns:
+        route = prefix + str(entry.pattern)
+        if isinstance(entry, URLPattern):
+            yield route, entry
+        else:
+            yield from _patterns(entry.url_patterns, route)
+
+
+def _methods(entry: URLPattern) -> set[str]:
+    view: Any = entry.callback
+    if found := getattr(view, "actions", None):
+        return {method for method in found if method != "head"}
+    cls = getattr(view, "cls", None)
+    if cls is None:
+        return set()
+    return {name for name in cls.http_method_names if hasattr(cls, name)} - {"options", "head"}
+
+
+def test_the_table_names_every_route_and_method() -> None:
+    walked: dict[str, set[str]] = {}
+    for route, entry in _patterns(get_resolver().url_patterns):
+        if route.startswith("api/"):
+            walked.setdefault(entry.name or route, set()).update(_methods(entry))
+    assert walked == {name: set(methods) for name, methods in TABLE.items()} | OF_NOBODY
+
+
+CASES = [
+    (name, method, role, status)
+    for name, methods in sorted(TABLE.items())
+    for method, statuses in methods.items()
+    for role, status in zip(ROLES, statuses, strict=True)
+]
+WITHOUT_ID = ("-list", "-confirmation")
+ADDRESSED = [case[:3] for case in CASES if not case[0].endswith(WITHOUT_ID)]
+
+
+class World:
+    """One organization with one of everything."""
+
+    def __init__(self, api: Any, *, finished: bool = False) -> None:
+        self.organization: Organization = factories.organization()
+        own: dict[str, Any] = {"organization": self.organization}
+        self.group, self.location = factories.group(**own), factories.location(**own)
+        self.credential = factories.credential(**own)
+        self.device: Device = factories.device(
+            credentials=[self.credential], group=self.group, location=self.location, host_key="ssh-ed25519 AAAA", **own
+        )
+        run = launch(api(factories.superuser()), devices=[str(self.device.pk)])
+        if finished:
+            finish(run["id"], "failed")
+        self.run = MassCommand.objects.get(pk=run["id"])
+
+    def address(self, name: str, *, missing: bool = False) -> str:
+        """The address of the route for the world's row, or for one that does not exist."""
+        if name.endswith(WITHOUT_ID):
+            return reverse(name)
+        kind = "run" if name.startswith("batch-command") else name.split("-", maxsplit=1)[0]
+        return reverse(name, args=[MISSING if missing else getattr(self, kind).pk])
+
+    def body(self, name: str, method: str) -> Any:
+        """A body that the route takes."""
+        owner = str(self.organization.pk)
+        if name in ("batch-command-list", "batch-command-confirmation"):
+            return {**UPTIME, "organization": owner}
+        if name == "device-command":
+            return UPTIME
+        if name.startswith("batch-command") or name == "device-host-key":
+            return {}
+        secret, host = {"password": "a-Secret"}, {"host": "192.0.2.9"}
+        more = {"credential": secret, "device": host}.get(name.split("-", maxsplit=1)[0], {})
+        body = {"name": "another", **more}
+        return body if name.startswith("organization") else {**body, "organization": owner}
+
+    def member(self, role: str) -> Any:
+        """A user with this role here."""
+        return factories.superuser() if role == "superuser" else factories.user(
+            organization=self.organization, role=Role(role)
+        )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def scanned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Devices show the key that is pinned."""
+    monkeypatch.setattr("orchestrator.host_keys.scan", lambda host, port: "ssh-ed25519 AAAA")
+
+
+def _call(client: Any, method: str, address: str, body: Any) -> Any:
+    return getattr(client, method)(address) if method in ("get", "delete") else getattr(client, method)(address, body)
+
+
+@pytest.mark.parametrize(("name", "method", "role", "status"), CASES)
+def test_what_a_role_may_do_in_its_organization(api: Any, name: str, method: str, role: str, status: int) -> None:
+    world = World(api, finished=(name, method) in FINISHED)
+    reply = _call(api(world.member(role)), method, world.address(name), world.body(name, method))
+    assert reply.status_code == status, reply.content
+    if status == 403:
+        assert reply.json()["code"] == "permission_denied"
+
+
+@pytest.mark.parametrize(("name", "method", "role"), ADDRESSED)
+def test_a_foreign_row_is_as_missing_as_one_that_never_was(api: Any, name: str, method: str, role: str) -> None:
+    world, foreign = World(api), World(api, finished=(name, method) in FINISHED)
+    client, body = api(world.member(role)), world.body(name, method)
+    missing = _call(client, method, world.address(name, missing=True), body)
+    assert missing.status_code == 404
+    reply = _call(client, method, foreign.address(name), body if role != "superuser" else foreign.body(name, method))
+    if role == "superuser":
+        assert reply.status_code == dict(zip(ROLES, TABLE[name][method], strict=True))["superuser"]
+    else:
+        assert (reply.status_code, reply.content) == (404, missing.content)
+
+
+@pytest.mark.parametrize(("name", "method"), [(n, m) for n, methods in sorted(TABLE.items()) for m in methods])
+def test_anonymous_is_401_for_rows_that_exist_and_for_those_that_do_not(api: Any, name: str, method: str) -> None:
+    world = World(api)
+    replies = [_call(api(), method, world.address(name, missing=missing), {}) for missing in (False, True)]
+    assert [reply.status_code for reply in replies] == [401, 401]
+    assert replies[0].content == replies[1].content
+
+
+@pytest.mark.parametrize("name", sorted(name for name in TABLE if name.endswith("-list")))
+def test_lists_hold_nothing_foreign(api: Any, name: str) -> None:
+    world, foreign = World(api), World(api)
+    for role in ROLES:
+        shown = {row["id"] for row in api(world.member(role)).get(reverse(name)).json()["results"]}
+        pk = foreign.address(name.replace("-list", "-detail")).rstrip("/").rsplit("/", 1)[1]
+        assert (pk in shown) == (role == "superuser")
+        assert shown
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _, _ in ADDRESSED}))
+def test_options_say_the_same_of_foreign_and_missing_rows(api: Any, name: str) -> None:
+    world, foreign = World(api), World(api)
+    client = api(world.member("administrator"))
+    replies = [client.options(foreign.address(name, missing=missing)) for missing in (False, True)]
+    assert replies[0].status_code == replies[1].status_code
+    assert replies[0].content == replies[1].content
