@@ -9,13 +9,17 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 NOT_ROOT = 90  # exit status of a script that was not started by root
+BEGIN = f"""while IFS= read -r l && [ "$l" != {{mark}} ]; do :; done
+[ "$(id -u)" = 0 ] || exit {NOT_ROOT}
+echo {{mark}}
+"""
 
 
 class DeviceAction(ActionBase):  # type: ignore[misc]  # Ansible has no types
     """An action over the connection `device_ssh`."""
 
     _requires_connection = True
-    _supports_check_mode = False
+    _supports_check_mode = True
 
     def as_root(self, script: str, in_data: bytes = b"") -> dict[str, Any]:
         """Run a script for /bin/sh once, as root, with `in_data` as its stdin.  The result of a task.
@@ -25,8 +29,8 @@ class DeviceAction(ActionBase):  # type: ignore[misc]  # Ansible has no types
         and then repeats that line: without it, the script was never begun.
         """
         mark = secrets.token_hex(8)
-        begin = f'while IFS= read -r l && [ "$l" != {mark} ]; do :; done\n[ "$(id -u)" = 0 ] || exit {NOT_ROOT}\necho {mark}\n'
-        command, in_data = f"/bin/sh -c {shlex.quote(begin + script)}", f"{mark}\n".encode() + in_data
+        command = f"/bin/sh -c {shlex.quote(BEGIN.format(mark=mark) + script)}"
+        in_data = f"{mark}\n".encode() + in_data
         if self._connection.get_option("remote_user") != "root":
             password = str(self._become_password())
             command = f"sudo {"-k -S -p ''" if password else '-n'} -- {command}"
@@ -46,11 +50,24 @@ class DeviceAction(ActionBase):  # type: ignore[misc]  # Ansible has no types
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
         self._task_vars = task_vars or {}
-        return self.act({name: str(value) for name, value in self._task.args.items()})
+        arguments = {name: str(value) for name, value in self._task.args.items()}
+        return self.rehearse(arguments) if self._task.check_mode else self.act(arguments)
 
     def act(self, arguments: dict[str, str]) -> dict[str, Any]:
         """Do it, and say what came of it.  `arguments` are the task's, as text."""
         raise NotImplementedError
+
+    def would(self, arguments: dict[str, str]) -> str:
+        """What act() would do, as the end of "check mode: would"; holds no secret."""
+        raise NotImplementedError
+
+    def rehearse(self, arguments: dict[str, str]) -> dict[str, Any]:
+        """Check mode: log in, and let the login user's shell end at once."""
+        result: dict[str, Any] = self._connection.attempt("exit 0")
+        if not result.get("failed") and not result.get("unreachable"):
+            result["orchestrator"].update(code="check_mode", detail=self.would(arguments))
+            result.pop("rc")  # of the login, not of the command
+        return result
 
 
 def fail(result: dict[str, Any], code: str, detail: str = "", seconds: float = 0) -> dict[str, Any]:

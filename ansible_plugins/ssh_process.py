@@ -23,8 +23,10 @@ KILL_AFTER = 1.0  # seconds between SIGTERM and SIGKILL to an ssh that was given
 # LogLevel ERROR keeps a device's login banner out of the command's stderr.
 LOG_OPTIONS = (
     "LogLevel=ERROR",
-    "LogVerbose=kex.c:*:*,sshconnect.c:*:*,sshconnect2.c:*:*,packet.c:*fatal*:*,"
-    "clientloop.c:client_input_channel_req():*,clientloop.c:client_loop():*",
+    (
+        "LogVerbose=kex.c:*:*,sshconnect.c:*:*,sshconnect2.c:*:*,packet.c:*fatal*:*,"
+        "clientloop.c:client_input_channel_req():*,clientloop.c:client_loop():*"
+    ),
 )
 LOGGED_IN = b"Authenticated to "
 EXITED = b"rtype exit-status"
@@ -38,7 +40,10 @@ NOT_LOGGED_IN = (
     ("refused", ("Connection refused",)),
     ("no_route", ("No route to host", "Network is unreachable", "Host is unreachable")),
     ("timeout", ("timed out", "Timeout, server")),
-    ("protocol", ("(no match)", "Unable to negotiate", "Bad remote protocol version", "invalid characters", "banner line")),
+    (
+        "protocol",
+        ("(no match)", "Unable to negotiate", "Bad remote protocol version", "invalid characters", "banner line"),
+    ),
     (
         "closed",
         ("Connection closed", "Connection reset", "closed by remote host", "Received disconnect", "Broken pipe"),
@@ -68,7 +73,7 @@ class Capture:
         if not self.truncated:
             return bytes(self.head + self.tail)
         left_out = self.total - 2 * self.half
-        return b"%b\n[... %d bytes left out ...]\n%b" % (self.head, left_out, self.tail[-self.half :])
+        return b"%b\n[... %d bytes left out ...]\n%b" % (bytes(self.head), left_out, bytes(self.tail[-self.half :]))
 
 
 class Log:
@@ -96,7 +101,7 @@ class Log:
         return [argv[0], "-E", self.path, *(x for option in LOG_OPTIONS for x in ("-o", option)), *argv[1:]]
 
 
-GaveUp = Literal["", "timeout", "execution_timeout", "held_open", "address", "user"]
+GaveUp = Literal["", "timeout", "execution_timeout", "held_open", "address", "user", "key"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,12 @@ from typing import Literal, Self
 from lab.control import Reply, Request, Verb, ask
 from lab.exceptions import LabError
 from lab.fleet import DEFAULT_PASSWORD, DeviceInfo, State, default_images
+from lab.keeper import await_end
 
 START_SECONDS = 900.0  # a first start builds the images
 STOP_SECONDS = 30.0
 POLL = 0.05  # seconds between two looks at the state of a device
+COMPLAINTS = "start.log"  # stderr of that process
 UP_MESSAGE = "up"  # what `lab up --foreground` says on stdout
 
 Names = str | Iterable[str]
@@ -51,31 +53,19 @@ class Lab:
         Raises:
             LabError: it did not start; the message has the end of its log.
         """
+        options = [f"--openwrt={openwrt}", f"--linux={linux}", f"--port={port}", f"--password={password}"]
+        if user_key is not None:
+            options.append(f"--user-key={user_key.absolute()}")
         directory = directory.absolute()
         directory.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "lab", "up", "--foreground", f"--die-with={os.getpid()}"]
-        command += [f"--openwrt={openwrt}", f"--linux={linux}", f"--port={port}", f"--password={password}"]
-        if user_key is not None:
-            command.append(f"--user-key={user_key.absolute()}")
-        places = {"LAB_DIR": str(directory), "LAB_IMAGES": str((images or default_images()).absolute())}
-        complaints = directory / "start.log"
-        with complaints.open("w") as stderr:
-            process = subprocess.Popen(
-                command,
-                cwd=Path(__file__).parent.parent,
-                env=os.environ | places,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                text=True,
-            )
-        lab = cls(directory, process)
+        process = _launch(options, directory, (images or default_images()).absolute())
         try:
-            lab._await_ready(complaints)
+            _await_ready(process, directory)
         except BaseException:
-            lab.stop()
+            with process:  # not stop(): it would end a lab that was up in this folder before
+                process.kill()
             raise
-        return lab
+        return cls(directory, process)
 
     def __enter__(self) -> Self:
         """Use the lab."""
@@ -134,11 +124,15 @@ class Lab:
 
     def stop(self) -> None:
         """End the lab and wait until nothing of it is left.  A lab that is down already is fine."""
-        with suppress(LabError):
-            self._ask(Verb.DOWN)
         if self._process is None:
+            with suppress(LabError):
+                self._ask(Verb.DOWN)
+                await_end(self.directory)
             return
         with self._process:
+            if self._process.poll() is None:  # else the folder may have another lab by now
+                with suppress(LabError):
+                    self._ask(Verb.DOWN)
             try:
                 self._process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
@@ -152,12 +146,27 @@ class Lab:
         request = Request(verb=verb, names=() if everyone else tuple(chosen), arguments=arguments)
         return ask(self.directory, request)
 
-    def _await_ready(self, complaints: Path) -> None:
-        """Wait for the word of the new process that its devices are up."""
-        if self._process is None or self._process.stdout is None:
-            raise LabError("this lab was not started here")
-        readable, _, _ = select.select([self._process.stdout], [], [], START_SECONDS)
-        if not readable:
-            raise LabError(f"the lab did not start within {START_SECONDS:g} s")
-        if self._process.stdout.readline().strip() != UP_MESSAGE:
-            raise LabError(complaints.read_text().strip() or "the lab did not start")
+
+def _launch(options: list[str], directory: Path, images: Path) -> "subprocess.Popen[str]":
+    """Start the process that keeps the lab, and that goes when this one goes."""
+    places = {"LAB_DIR": str(directory), "LAB_IMAGES": str(images)}
+    with (directory / COMPLAINTS).open("w") as complaints:
+        return subprocess.Popen(
+            [sys.executable, "-m", "lab", "up", "--foreground", f"--die-with={os.getpid()}", *options],
+            cwd=Path(__file__).parent.parent,
+            env=os.environ | places,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            text=True,
+        )
+
+
+def _await_ready(process: "subprocess.Popen[str]", directory: Path) -> None:
+    """Wait for the word of the new process that its devices are up."""
+    assert process.stdout is not None  # noqa: S101  for mypy: it was asked for
+    readable, _, _ = select.select([process.stdout], [], [], START_SECONDS)
+    if not readable:
+        raise LabError(f"the lab did not start within {START_SECONDS:g} s")
+    if process.stdout.readline().strip() != UP_MESSAGE:
+        raise LabError((directory / COMPLAINTS).read_text().strip() or "the lab did not start")

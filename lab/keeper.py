@@ -57,18 +57,6 @@ def up_in_foreground(plan: Plan, on_ready: Callable[[], None], die_with: int | N
     return os.waitstatus_to_exitcode(os.waitpid(supervisor, 0)[1])
 
 
-def is_up(directory: Path) -> bool:
-    """Tell whether any process of a lab in this folder is left."""
-    try:
-        lock = _lock(directory)
-    except FileNotFoundError:
-        return False
-    except LabError:
-        return True
-    os.close(lock)
-    return False
-
-
 def await_end(directory: Path) -> None:
     """Wait until the last process of the lab is gone."""
     with (directory / "lock").open() as lock:

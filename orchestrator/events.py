@@ -14,6 +14,9 @@ from orchestrator.states import CommandStatus
 
 # code → what a person reads. {seconds}: the limit that was passed; {detail}: what ssh or the device said last.
 REASONS: Final[Mapping[str, str]] = {
+    # nothing was done, and nothing was to be done
+    "check_mode": "check mode: would {detail}",
+    "skipped": "The playbook skipped this device.",
     # never logged in
     "refused": "The device refused the connection: nothing listens on its SSH port.",
     "no_route": "There is no route to the device's address.",
@@ -22,6 +25,7 @@ REASONS: Final[Mapping[str, str]] = {
     "closed": "The device closed the connection before the login was complete.",
     "protocol": "No SSH connection could be negotiated with what answers on the device's port. {detail}",
     "auth": "The device did not accept the login: user name, password or key is wrong.",
+    "key": "The private key can't be used: it is no key, or its passphrase is wrong. {detail}",
     "host_key": "The device did not show the host key that is pinned for it, so it was not logged in to.",
     "address": "The device's address cannot be used.",
     "user": "The credential's user name cannot be used.",
@@ -43,7 +47,6 @@ REASONS: Final[Mapping[str, str]] = {
     "no_return": "The device did not come back within {seconds} s.",
     "not_rebooted": "The device still answers, but did not reboot within {seconds} s.",
     # the run
-    "skipped": "The playbook skipped this device.",
     "internal": "The command could not be carried out. {detail}",
 }
 _UNREACHABLE_SIGNS: Final = (  # in messages of Ansible's own connection plugins
@@ -72,8 +75,8 @@ class HostEvent:
     kind: Literal["started", "finished"]
     at: datetime  # aware
     status: CommandStatus | None = None  # of a finished one
-    code: str = ""  # a key of REASONS; "" for success
-    reason: str = ""  # a sentence that a person understands; "" for success
+    code: str = ""  # a key of REASONS; "" for a success that did something
+    reason: str = ""  # a sentence that a person understands; "" for success, but in check mode
     rc: int | None = None  # None: the command has no exit status that we know of
     stdout: str = ""
     stderr: str = ""
@@ -97,7 +100,8 @@ def parse(event: Mapping[str, Any]) -> HostEvent | None:
     status, code, detail = _judge(str(kind), result, ours)
     rc = result.get("rc") if isinstance(result.get("rc"), int) else None
     stdout, stderr = _text(result.get("stdout")), _text(result.get("stderr"))
-    reason = REASONS[code].format(detail=detail, seconds=_seconds(ours), rc=rc).strip() if code else ""
+    seconds = _seconds(ours.get("seconds") or (result.get("timedout") or {}).get("period"))
+    reason = REASONS[code].format(detail=detail, seconds=seconds, rc=rc).strip() if code else ""
     if ours.get("last") in ("auth", "host_key"):  # a reboot whose last look met a device, but not as it was
         reason += " " + REASONS[ours["last"]]
     return HostEvent(
@@ -120,7 +124,7 @@ def _judge(kind: str, result: Mapping[str, Any], ours: Mapping[str, Any]) -> tup
     status, text = _STATUS[kind], _text(result.get("msg"))
     code, detail = str(ours.get("code") or ""), _text(ours.get("detail"))
     if status is CommandStatus.SUCCESS:
-        return status, "skipped" if kind == "runner_on_skipped" else "", ""
+        return status, "skipped" if kind == "runner_on_skipped" else code, detail
     if not code and (tag := _TAG.search(text)):  # our connection plugin under somebody else's action
         code, detail = tag[1], tag[2]
     if not code and status is CommandStatus.UNREACHABLE:
@@ -146,8 +150,8 @@ def _text(value: Any) -> str:
     return str(value).replace("\0", "\ufffd").encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
-def _seconds(ours: Mapping[str, Any]) -> float | int:
-    seconds = float(ours.get("seconds") or 0)
+def _seconds(limit: Any) -> float | int:
+    seconds = float(limit or 0)
     return int(seconds) if seconds.is_integer() else round(seconds, 1)
 
 

@@ -9,6 +9,7 @@ import socket
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from django.conf import settings
 
@@ -23,6 +24,8 @@ from orchestrator.rotation import PasswordChange
 from orchestrator.states import CommandStatus
 
 log = logging.getLogger(__name__)
+
+_REFUSED: Final = frozenset({"auth", "key"})  # codes after which another credential may do
 
 
 def run_slice(slice_id: str, attempt: int) -> None:
@@ -65,7 +68,7 @@ def _carry_out(slice_: Slice, lease: uuid.UUID, change: PasswordChange | None) -
                 return Ending.STOPPED, ""
             listener = _Listener(plan, recorder.record)
             outcome = runner.run(
-                plan.request(targets, ident=f"{slice_.pk}-{slice_.attempt}-{number}"),
+                plan.request(targets, ident=planning.round_ident(slice_, number)),
                 on_event=listener.hear,
                 should_stop=lambda: recorder.stop_requested,
             )
@@ -88,6 +91,6 @@ class _Listener:
     record: Callable[[HostEvent], None]
 
     def hear(self, event: HostEvent) -> None:
-        refused = event.kind == "finished" and event.status == CommandStatus.UNREACHABLE and event.code == "auth"
-        if not (refused and self.plan.try_next_login(event.host_name)):
+        unreachable = event.kind == "finished" and event.status == CommandStatus.UNREACHABLE
+        if not (unreachable and event.code in _REFUSED and self.plan.try_next_login(event.host_name)):
             self.record(event)

@@ -52,12 +52,14 @@ class Plan:
 
     command_type: str
     variables: dict[str, object] = field(repr=False)
+    secrets: frozenset[str] = field(repr=False)  # of the input
     assignments: dict[str, Assignment]
     bare: dict[str, Target]
     logins: dict[str, list[Login]]
     connect_timeout: float  # seconds
     execution_timeout: float  # seconds, per device
     deadline: datetime | None
+    check: bool  # Ansible's check mode
     _turn: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -95,11 +97,18 @@ class Plan:
             playbook=spec.playbook,
             targets=targets,
             variables=self.variables,
+            secrets=self.secrets,
             forks=settings.FORKS,
             connect_timeout=connect,
             execution_timeout=execution,
+            check=self.check,
             deadline=max(limit, 0.1),
         )
+
+
+def round_ident(slice_: Slice, number: int) -> str:
+    """The name of one start of Ansible: of a slice, its attempt, and the round of credentials, from 0."""
+    return f"{slice_.pk}-{slice_.attempt}-{number}"
 
 
 def password_change(run: MassCommand) -> PasswordChange | None:
@@ -123,10 +132,12 @@ def plan(slice_: Slice) -> Plan:
     made = Plan(
         command_type=run.type,
         variables=playbooks.playbook_variables(run.type, run.input, run.secret_input()),
+        secrets=frozenset(run.secret_input().values()),
         assignments={}, bare={}, logins={},
         connect_timeout=run.connect_timeout or settings.CONNECT_TIMEOUT,
         execution_timeout=run.execution_timeout or settings.EXECUTION_TIMEOUT,
         deadline=run.deadline,
+        check=run.check_mode,
     )  # fmt: skip
     found = list(rows)
     if settings.TRUST_ON_FIRST_USE:

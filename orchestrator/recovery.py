@@ -6,6 +6,7 @@ Any number of these may run, anywhere: each step is a guarded write.
 import logging
 import socket
 import uuid
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
 
@@ -15,14 +16,18 @@ from knox.models import AuthToken
 from redis.exceptions import RedisError
 
 from orchestrator import dispatch, journal
-from orchestrator.models import MassCommand, Preview, Slice
+from orchestrator.journal import Assignment
+from orchestrator.locking import defer
+from orchestrator.models import Command, MassCommand, Preview, Slice
 from orchestrator.pacing import advance, why_not
-from orchestrator.planning import password_change
+from orchestrator.planning import password_change, round_ident
 from orchestrator.recording import Ending, Recorder, settle
+from orchestrator.run_directory import started_hosts, sweep
 from orchestrator.scheduling import start_due
 
 log = logging.getLogger(__name__)
 
+_ROUNDS: Final = 10  # credentials of a device that are looked at
 _PATIENCE: Final = 15.0  # seconds that a slice may be queued before somebody looks for its job
 
 
@@ -32,6 +37,7 @@ def recover() -> None:
     requeue()
     start_due()
     go_on()
+    sweep(older_than=3 * settings.LEASE_SECONDS)
     forget()
 
 
@@ -67,7 +73,19 @@ def _end_for(slice_: Slice, lease: uuid.UUID) -> None:
     with Recorder(slice_, lease=lease, assignments=assignments, change=change) as recorder:
         for event in events:
             recorder.record(event)
+    if not run.cancel_requested:
+        _hand_back_unstarted(slice_, assignments)
     settle(slice_, lease=lease, ending=Ending.STOPPED if run.cancel_requested else Ending.LOST, change=change)
+
+
+def _hand_back_unstarted(slice_: Slice, assignments: Mapping[str, Assignment]) -> None:
+    """Let devices for which nothing was ever started have another turn: the attempt's directory tells them surely."""
+    for number in reversed(range(_ROUNDS)):
+        started = started_hosts(round_ident(slice_, number))
+        if started is not None:
+            unstarted = [who.command for host, who in assignments.items() if host not in started]
+            defer(slice_, Command.objects.filter(slice=slice_, pk__in=unstarted), not_before=timezone.now())
+            return
 
 
 def requeue() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ansible_plugins.device_action import DeviceAction, fail, last_line
 
-ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?")
+ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}\$?")
 DROPBEAR_LIMIT = 100  # bytes; DROPBEAR_MAX_PASSWORD_LEN: it lets nobody in with a longer one
 EXITS = {91: "no_account", 92: "no_tool", 93: "not_changed"}
 
@@ -47,8 +47,7 @@ class ActionModule(DeviceAction):
     """Sets the password and looks whether the account's entry has changed."""
 
     def act(self, arguments: dict[str, str]) -> dict[str, Any]:
-        password = arguments["password"]
-        account = arguments["username"] or str(self._connection.get_option("remote_user"))
+        password, account = arguments["password"], self._account(arguments)
         if not password or not password.isprintable():
             return fail({"changed": False}, "bad_password")
         if not ACCOUNT.fullmatch(account):
@@ -68,3 +67,9 @@ class ActionModule(DeviceAction):
         if result.get("rc"):
             fail(result, EXITS.get(result["rc"], "not_changed"), last_line(said))
         return result
+
+    def would(self, arguments: dict[str, str]) -> str:
+        return f"set the password of {self._account(arguments)}"
+
+    def _account(self, arguments: dict[str, str]) -> str:
+        return arguments["username"] or str(self._connection.get_option("remote_user"))

@@ -38,6 +38,9 @@ class ActionModule(DeviceAction):
             return result
         return self._wait(old, begin, limit)
 
+    def would(self, arguments: dict[str, str]) -> str:
+        return f"reboot, and wait up to {float(arguments['timeout']):g} s for the device to come back"
+
     def _wait(self, old: str, begin: float, limit: float) -> dict[str, Any]:
         """Look until the boot id is another.  Nothing that fails meanwhile is final: the device is on its way."""
         deadline, pause, seen = begin + limit, PAUSE[0], ""

@@ -1,6 +1,17 @@
-"""A stdout callback that prints nothing: the service reads events.  Spares the printing of each failed result."""
+"""A stdout callback that prints nothing, and writes down which hosts were started, before they are.
+
+The service reads events, so nothing need be printed; this spares the printing of each failed result.
+
+A host's task is started only after the host's file in the directory ORCHESTRATOR_WAITING was removed, by Ansible's
+main process, which calls this before it starts a worker for the task.  Whoever takes a dead run over renames that
+directory: if we are alive after all, we then find no file, and end instead of contacting a device.
+"""
 
 from __future__ import annotations
+
+import os
+import signal
+from typing import Any
 
 from ansible.plugins.callback import CallbackBase
 
@@ -16,8 +27,30 @@ extends_documentation_fragment: [default_callback]
 
 
 class CallbackModule(CallbackBase):  # type: ignore[misc]  # Ansible has no types
-    """All of CallbackBase, which does nothing."""
+    """CallbackBase does nothing at all else."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "stdout"
     CALLBACK_NAME = "silent"
+
+    def v2_runner_on_start(self, host: Any, task: Any) -> None:
+        waiting = os.environ.get("ORCHESTRATOR_WAITING")
+        if not waiting:  # a playbook that is run by hand
+            return
+        try:
+            self._start(waiting, host.name, alone=not (task.run_once or task.delegate_to))
+        except OSError:  # Ansible would print an exception, and go on
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def _start(self, waiting: str, host: str, *, alone: bool) -> None:
+        """Remove the host's file, once.  A task that may concern any device of the run starts all of them."""
+        started = self.__dict__.setdefault("_started", set())
+        if host in started and alone:
+            return
+        known = set(os.listdir(waiting))
+        if host in known and alone:
+            os.unlink(os.path.join(waiting, host))
+        else:
+            for name in known:
+                os.unlink(os.path.join(waiting, name))
+        started.add(host)

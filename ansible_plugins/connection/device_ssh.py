@@ -76,7 +76,7 @@ class Connection(ssh.Connection):  # type: ignore[misc]
     ) -> dict[str, Any]:
         """Run a command line once.  The result of a task; never raises for what the device or the network does.
 
-        Times in seconds, 0 = the option's.  `orchestrator` in the result holds what only the service reads.
+        Times in seconds, 0 = the option's.
         """
         try:
             session = self.converse(
@@ -87,31 +87,9 @@ class Connection(ssh.Connection):  # type: ignore[misc]
                 execution_timeout=execution_timeout,
             )
         except AnsibleError as error:
-            return {"failed": True, "changed": False, "msg": str(error), "orchestrator": {"code": "internal"}}
-        out, err = session.stdout, session.stderr
-        about = {
-            "code": session.code,
-            "detail": session.detail if session.code else "",
-            "seconds": session.seconds,
-            "server": session.server,
-            "truncated": out.truncated or err.truncated,
-            "bytes_total": out.total + err.total,
-            "stdout_bytes_total": out.total,
-            "stderr_bytes_total": err.total,
-        }
-        if not session.logged_in:
-            return {"unreachable": True, "changed": False, "msg": message(session), "orchestrator": about}
-        result: dict[str, Any] = {
-            "changed": True,
-            "stdout": out.value().decode(errors="replace"),
-            "stderr": err.value().decode(errors="replace"),
-            "orchestrator": about,
-        }
-        if session.code:
-            return result | {"failed": True, "msg": message(session)}
-        if session.rc:
-            result |= {"failed": True, "msg": f"The command ended with status {session.rc}."}
-        return result | {"rc": session.rc}
+            why = {"code": "internal", "detail": str(error)[:300]}
+            return {"failed": True, "changed": False, "msg": str(error), "orchestrator": why}
+        return result_of(session)
 
     # ------------------------------------------------------------ what Ansible calls
     def exec_command(self, cmd: str, in_data: bytes | None = None, sudoable: bool = True) -> tuple[int, bytes, bytes]:
@@ -134,7 +112,7 @@ class Connection(ssh.Connection):  # type: ignore[misc]
         return rc, out, err
 
     def _build_command(self, binary: str, subsystem: str, *other_args: bytes | str) -> list[bytes]:
-        """Ours come first, and ssh takes the first of two.  `--` before the address: neither it nor a command is an option."""
+        """Ours come first, and ssh takes the first of two.  `--` before the address: what follows is no option."""
         if code := self._unusable():
             raise NotLoggedIn(f"[orchestrator:{code}] ssh cannot be given this {code}.")
         self.host = address = str(self.get_option("host"))
@@ -223,26 +201,57 @@ class Connection(ssh.Connection):  # type: ignore[misc]
             connect_timeout or float(self.get_option("timeout")),
             execution_timeout or float(self.get_option("execution_timeout")) or math.inf,
         )
-        argv = self._build_command(self.get_option("ssh_executable"), "ssh", str(self.get_option("host")), command)
+        try:
+            argv = self._build_command(self.get_option("ssh_executable"), "ssh", str(self.get_option("host")), command)
+        except AnsibleError as error:
+            if not self.get_option("private_key"):
+                raise
+            return Session(255, Capture(0), Capture(0), str(error), "key")
         out, err = Capture(limit), Capture(limit)
         with Log() as log:
-            try:
-                process = subprocess.Popen(
-                    log.into(argv),
-                    stdin=subprocess.PIPE if in_data else subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    bufsize=0,
-                    **self._init_shm(),
-                )
-            except OSError as error:
-                raise AnsibleError(f"ssh could not be started: {error.strerror}") from error
+            process = self._spawn(log.into(argv), subprocess.PIPE if in_data else subprocess.DEVNULL)
             try:
                 gave_up, seconds = follow(process, in_data, {process.stdout: out, process.stderr: err}, log, limits)
             finally:
                 end(process)
             log.read()
             return Session(process.returncode, out, err, log.text.decode(errors="replace"), gave_up, seconds)
+
+    def _spawn(self, argv: list[Any], stdin: int) -> subprocess.Popen[bytes]:
+        try:
+            return subprocess.Popen(
+                argv, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, **self._init_shm()
+            )
+        except OSError as error:
+            raise AnsibleError(f"ssh could not be started: {error.strerror}") from error
+
+
+def result_of(session: Session) -> dict[str, Any]:
+    """A task's result.  `orchestrator` in it holds what only the service reads."""
+    out, err = session.stdout, session.stderr
+    about = {
+        "code": session.code,
+        "detail": session.detail if session.code else "",
+        "seconds": session.seconds,
+        "server": session.server,
+        "truncated": out.truncated or err.truncated,
+        "bytes_total": out.total + err.total,
+        "stdout_bytes_total": out.total,
+        "stderr_bytes_total": err.total,
+    }
+    if not session.logged_in:
+        return {"unreachable": True, "changed": False, "msg": message(session), "orchestrator": about}
+    result: dict[str, Any] = {
+        "changed": True,
+        "stdout": out.value().decode(errors="replace"),
+        "stderr": err.value().decode(errors="replace"),
+        "orchestrator": about,
+    }
+    if session.code:
+        return result | {"failed": True, "msg": message(session)}
+    if session.rc:
+        result |= {"failed": True, "msg": f"The command ended with status {session.rc}."}
+    return result | {"rc": session.rc}
 
 
 def message(session: Session) -> str:

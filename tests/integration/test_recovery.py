@@ -63,6 +63,24 @@ def test_what_a_dead_worker_had_heard_is_recovered_from_its_journal(run: MassCom
     assert not path(slice_.pk, 1).exists()
 
 
+def test_devices_for_which_nothing_was_started_have_another_turn(
+    run: MassCommand, outbox: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slice_, lease, assignments = take(run)
+    Slice.objects.spawn(slice_.pk, lease=lease)
+    with Journal(slice_.pk, 1, assignments) as journal:
+        journal.add(finished("d0", rc=0))
+    seen = {f"{slice_.pk}-1-0": frozenset({"d0", "d1"})}
+    monkeypatch.setattr("orchestrator.recovery.started_hosts", seen.get)
+    outbox.clear()
+    expire(slice_)
+    recovery.recover()
+    assert counts(run) == {"success": 1, "lost": 1, "queued": 1}
+    again = Slice.objects.get(mass_command=run, status="queued")
+    assert outbox == [(again.pk, 1)]
+    assert [row.device_name for row in Command.objects.filter(slice=again)] == ["d2"]
+
+
 def test_a_dead_worker_that_had_not_started_gives_the_slice_back(run: MassCommand, outbox: Any) -> None:
     slice_, lease, _ = take(run)
     outbox.clear()

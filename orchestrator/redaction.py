@@ -1,0 +1,115 @@
+"""Takes the secrets of a run out of what devices and Ansible say, in each form in which they commonly come back."""
+
+import base64
+import html
+import json
+import re
+import shlex
+from collections.abc import Iterable, Iterator
+from typing import Final
+from urllib.parse import quote, quote_plus
+
+from orchestrator.secrets import MASK
+
+SHORT: Final = 4  # characters; a shorter secret is taken out only where it stands alone
+LINE: Final = 16  # characters from which on a single line of a key is a secret
+WRAPPED: Final = 60  # characters from which on an encoded secret may be broken into lines
+LEFT_OUT: Final = re.compile(r"(\n\[\.\.\. \d+ bytes left out \.\.\.\]\n)")  # ansible_plugins/ssh_process.py
+REPLACED: Final = "\ufffd"  # what is left of a character that was cut in two
+
+
+class Redactor:
+    """Knows the secrets of one run.  `repr` shows none."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        known = {secret for secret in secrets if secret.strip()}
+        self._long = sorted({form for x in known if len(x) >= SHORT for form in _forms(x)}, key=len, reverse=True)
+        self._words = [re.compile(rf"(?<!\w){re.escape(x)}(?!\w)") for x in known if len(x) < SHORT]
+
+    def clean(self, text: str, *, cut: bool = False) -> str:
+        """The text without the secrets.  `cut`: it may begin, end or be interrupted in the middle of one."""
+        if not text:
+            return text
+        for form in self._long:
+            if form in text:
+                text = text.replace(form, MASK)
+        text = self._clean_wrapped(text)
+        for pattern in self._words:
+            text = pattern.sub(MASK, text)
+        if not cut:
+            return text
+        pieces = LEFT_OUT.split(text)
+        pieces[::2] = [self._clean_edges(piece) for piece in pieces[::2]]
+        return "".join(pieces)
+
+    def _clean_wrapped(self, text: str) -> str:
+        """Without long encoded secrets that are broken into lines."""
+        flat = text.replace("\r", "").replace("\n", "")
+        for form in self._long:
+            if len(form) > WRAPPED and form in flat:
+                text = re.sub(r"(?:\r?\n)?".join(map(re.escape, form)), MASK, text)
+        return text
+
+    def _clean_edges(self, piece: str) -> str:
+        """Without the end of a secret at its start, and the start of one at its end."""
+        bare = piece.strip(REPLACED)
+        head = max((_end_at_start(form, bare) for form in self._long), default=0)
+        tail = max((_start_at_end(form, bare) for form in self._long), default=0)
+        if head:
+            bare = MASK + bare[head:]
+        if tail:
+            bare = bare[:-tail] + MASK
+        return bare if head or tail else piece
+
+
+def _start_at_end(form: str, text: str) -> int:
+    """How many characters of the form's start are the text's end; 0 for less than SHORT."""
+    window = text[-len(form) :]
+    at = window.find(form[:SHORT])
+    while at >= 0 and not form.startswith(window[at:]):
+        at = window.find(form[:SHORT], at + 1)
+    return len(window) - at if at >= 0 else 0
+
+
+def _end_at_start(form: str, text: str) -> int:
+    """How many characters of the form's end are the text's start; 0 for less than SHORT."""
+    window = text[: len(form)]
+    at = window.rfind(form[-SHORT:])
+    while at >= 0 and not form.endswith(window[: at + SHORT]):
+        at = window.rfind(form[-SHORT:], 0, at + SHORT - 1)
+    return at + SHORT if at >= 0 else 0
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """The secret as it is, and as programs quote and encode it."""
+    plain = {secret, secret.replace("\n", "\r\n"), secret.strip()}
+    lines = {line for line in secret.split("\n") if len(line) >= LINE and not line.startswith("-----")}
+    written = {form for text in plain for form in (*_quoted(text), *_encoded(text))}
+    yield from {form for form in plain | lines | written if len(form) >= SHORT}
+
+
+def _quoted(text: str) -> Iterator[str]:
+    """By shells, in single quotes, double quotes and none; by JSON, Python and HTML."""
+    yield shlex.quote(text)
+    yield text.replace("'", "'\"'\"'")
+    yield text.replace("'", "'\\''")
+    yield re.sub(r'([$`"\\])', r"\\\1", text)
+    yield re.sub(r"([^\w@%+=:,./-])", r"\\\1", text)
+    for ascii_only in (True, False):
+        yield json.dumps(text, ensure_ascii=ascii_only)[1:-1]
+    yield repr(text)[1:-1]
+    yield html.escape(text, quote=False)
+    yield html.escape(text)
+    yield html.escape(text).replace("&#x27;", "&#39;")
+
+
+def _encoded(text: str) -> Iterator[str]:
+    """In addresses, and in base64, also as a part of something longer (`user:password`)."""
+    raw = text.encode(errors="surrogatepass")
+    for form in (quote(raw), quote(raw, safe=""), quote(raw, safe="!*'()"), quote_plus(raw)):
+        yield form
+        yield re.sub(r"%[0-9A-F]{2}", lambda found: found[0].lower(), form)
+    for before, spoiled in ((0, 0), (1, 2), (2, 3)):  # bytes before the secret, characters that they have a part in
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            whole = (before + len(raw)) * 8 // 6  # characters that only the secret has a part in
+            yield encode(bytes(before) + raw).decode()[spoiled:whole]

@@ -1,0 +1,166 @@
+"""The directory of one attempt: private, on tmpfs, gone with the run.  What it tells when its owner was killed.
+
+    <RUN_DIR>/orchestrator-run-<digest of the ident>/   locked (flock) by the process that runs the attempt
+        machine    the boot id of the kernel
+        hosts      the hosts of the run, a line each
+        waiting/   an empty file for each host that nothing was started for; its name is the host's
+        taken/     what `waiting` is renamed to by whoever takes the run from a dead owner
+        …          what Ansible reads and writes
+
+Ansible starts a task for a host only after it has removed that host's file from `waiting`
+(ansible_plugins/callback/silent.py).  The rename is the fence: after it no file can be removed, so nothing can be
+started, not even by a process of the run that nobody has found.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Final
+
+from django.conf import settings
+
+from orchestrator.processes import kill_processes
+
+log = logging.getLogger(__name__)
+
+PREFIX: Final = "orchestrator-run-"
+DRAFT: Final = f".{PREFIX}"  # of a directory that is still being made
+DRAFT_AGE: Final = 60.0  # seconds after which a draft's maker must be dead
+WAITING: Final = "waiting"
+TAKEN: Final = "taken"
+KEPT: Final = frozenset({"machine", "hosts", TAKEN})  # of a dead run, until it is swept: no secrets
+PATH_BYTES: Final = 52  # a socket's path has at most 107, and /tmp/ansible-local-<pid><8>/ssh_agent/agent.sock is one
+_PLAIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+
+
+@contextlib.contextmanager
+def run_directory(ident: str, host_names: Collection[str]) -> Iterator[Path]:
+    """The attempt's directory, mode 0700; removed at the end, on every path.
+
+    Raises:
+        ValueError: a host's name is no plain file name, or RUN_DIR is too long.
+        OSError: an attempt of this ident was begun before, and its directory is still there.
+    """
+    if wrong := [name for name in host_names if not _PLAIN.fullmatch(name)]:
+        raise ValueError(f"{wrong[0]!r} is no plain name.")
+    if (excess := len(os.fsencode(_path(ident))) - PATH_BYTES) > 0:
+        raise ValueError(f"ORCHESTRATOR_RUN_DIR is {excess} bytes too long: Ansible's sockets need short paths.")
+    directory = Path(tempfile.mkdtemp(prefix=DRAFT, dir=_base()))
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        (directory / "machine").write_text(_boot_id())
+        (directory / "hosts").write_text("".join(f"{name}\n" for name in host_names))
+        (directory / WAITING).mkdir()
+        for name in host_names:
+            (directory / WAITING / name).touch()
+        directory = directory.rename(_path(ident))  # complete and locked from the first moment on
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+        os.close(descriptor)
+
+
+def started_hosts(ident: str) -> frozenset[str] | None:
+    """The hosts of a dead attempt for which anything was started; of the others it is certain that nothing ever was.
+
+    None when that is unknown: the attempt is still alive, ran on another machine or before this one was booted, or its
+    directory is gone.  When it answers, no process of the attempt is alive, and none can start anything any more.
+    """
+    directory = _path(ident)
+    with _seize(directory) as seized:
+        if not seized:
+            return None
+        try:
+            if (directory / "machine").read_text() != _boot_id():
+                return None
+            hosts = (directory / "hosts").read_text().split()
+            return frozenset(hosts) - frozenset(os.listdir(directory / TAKEN))
+        except OSError as error:
+            log.warning("The directory of the run %s can't be read: %s", ident, error)
+            return None
+
+
+def sweep(older_than: float = 0.0) -> int:
+    """End what is left of runs whose owner was killed, and wipe their secrets; never touches a living run.
+
+    What started_hosts() reads is kept until `older_than` seconds after the first sweep or question that found the run
+    dead.  Returns how many directories were removed.
+    """
+    removed = 0
+    for directory in [*_base().glob(f"{PREFIX}*"), *_base().glob(f"{DRAFT}*")]:
+        keep = DRAFT_AGE if directory.name.startswith(DRAFT) else older_than
+        with _seize(directory) as seized:
+            if seized and time.time() - directory.stat().st_mtime >= keep:
+                shutil.rmtree(directory, ignore_errors=True)
+                removed += 1
+    return removed
+
+
+@contextlib.contextmanager
+def _seize(directory: Path) -> Iterator[bool]:
+    """Take a run from its dead owner: nothing of it can start, nothing of it is alive, no secret of it is on disk.
+
+    False when its owner lives, or when it is no directory of ours.
+    """
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        yield False
+        return
+    try:
+        yield _locked(descriptor) and _emptied(directory)
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    if os.fstat(descriptor).st_uid != os.geteuid():
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _emptied(directory: Path) -> bool:
+    """Changes nothing, and so keeps the directory's time, when it was done before."""
+    if directory.name.startswith(DRAFT):
+        return True
+    with contextlib.suppress(FileNotFoundError):
+        (directory / WAITING).rename(directory / TAKEN)
+    try:
+        kill_processes(directory)
+        for entry in os.scandir(directory):
+            if entry.name in KEPT:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                os.unlink(entry.path)
+    except OSError:  # TimeoutError is one
+        log.exception("What a dead run left in %s can't be ended", directory)
+        return False
+    return True
+
+
+def _base() -> Path:
+    return Path(settings.RUN_DIR or tempfile.gettempdir())
+
+
+def _path(ident: str) -> Path:
+    """Short, whatever the ident: see PATH_BYTES."""
+    return _base() / f"{PREFIX}{hashlib.sha256(ident.encode()).hexdigest()[:12]}"
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
