@@ -341,6 +341,7 @@ def test_two_labs_do_not_collide(lab: Lab, tmp_path: Path) -> None:
             Lab.start(directory=tmp_path / "third", openwrt=1, linux=0, port=mine.port)
         with pytest.raises(LabError, match="already up"):
             Lab.start(directory=tmp_path, openwrt=1, linux=0)
+        assert second.devices()["openwrt1"] == other
 
 
 PARENT = """
