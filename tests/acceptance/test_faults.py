@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -66,7 +67,7 @@ def test_a_connection_cut_in_mid_command_is_no_success_and_not_called_unreachabl
 
 def test_a_changed_host_key_stops_the_device_and_says_so(world: World) -> None:
     address = f"controller/device/{world.devices[SICK]['id']}/host-key/"
-    command = {"devices": world.ids(SICK), "type": "custom", "input": {"command": "hostname"}}
+    command: dict[str, Any] = {"devices": world.ids(SICK), "type": "custom", "input": {"command": "hostname"}}
     boots = world.lab.devices()[SICK].boots
     with fault(world, "hostkey"):  # the lab boots the device again, as its server reads the key at its start
         world.lab.wait_until(SICK, "up", boots=boots + 1)

@@ -1,5 +1,7 @@
 """The main job on real devices, through the REST API: real Redis, real workers, real Ansible, real SSH."""
 
+from typing import Any
+
 import pytest
 
 from tests.acceptance.conftest import World
@@ -8,7 +10,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(180)]
 
 
 def test_uptime_on_all_devices_tells_each_ones_output(world: World) -> None:
-    body = {"organization": world.organization, "type": "custom", "input": {"command": "uptime"}}
+    body: dict[str, Any] = {"organization": world.organization, "type": "custom", "input": {"command": "uptime"}}
     preview = world.service.post("controller/batch-command/confirmation/", body)
     assert preview["eligible_count"] == len(world.devices)
     run = world.service.run(**body, digest=preview["digest"])
