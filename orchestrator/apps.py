@@ -8,3 +8,7 @@ class OrchestratorConfig(AppConfig):
 
     name = "orchestrator"
     verbose_name = "Orchestrator"
+
+    def ready(self) -> None:
+        """Register the system checks."""
+        from orchestrator import checks  # noqa: F401, PLC0415 - registers itself, once the settings are there

@@ -170,6 +170,9 @@ else:
 
 # ---------------------------------------------------------------- queue
 REDIS_URL = env.str("REDIS_URL", default=f"unix://{DATA_DIR / 'redis.sock'}")
+if REDIS_URL.startswith(("redis://", "rediss://")) and "socket_connect_timeout" not in REDIS_URL:
+    # A host that drops packets must not hang a request or a worker.
+    REDIS_URL += ("&" if "?" in REDIS_URL else "?") + "socket_connect_timeout=5"  # seconds
 RQ_QUEUES = {"commands": {"URL": REDIS_URL, "DEFAULT_TIMEOUT": 86_400}}  # seconds; our own deadline comes first
 RQ = {"COMMIT_MODE": "on_db_commit"}
 
