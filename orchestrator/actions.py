@@ -11,22 +11,26 @@ from itertools import batched, islice
 from typing import Any, Final
 
 from django.conf import settings
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.utils import timezone
 
 from orchestrator import host_keys
 from orchestrator.access import Access, Right
 from orchestrator.exceptions import (
+    CountChangedError,
     HostKeyChangedError,
     InvalidFieldError,
+    KeyReusedError,
     NotActiveError,
     NoTargetsError,
     NotPermittedError,
+    RunDeletedError,
     StillActiveError,
     TargetsChangedError,
 )
-from orchestrator.models import Command, Device, MassCommand, Preview, Schedule, Slice, User
+from orchestrator.models import Command, Device, IdempotencyKey, MassCommand, Preview, Schedule, Slice, User
+from orchestrator.models.idempotency import Once
 from orchestrator.pacing import Controls, advance, amount, cut_waves, open_wave, wave_is_over
 from orchestrator.playbooks import check_input, specification
 from orchestrator.recording import CANCELLED_WAITING, skip
@@ -40,7 +44,7 @@ _MOMENTS: Final = frozenset({"run_at", "wait_for_offline_until"})  # controls th
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchRequest:
-    """A mass command as it was asked for; ``digest`` is that of the preview, if there was one."""
+    """A mass command as it was asked for; ``digest`` and ``expected_count`` are those of the preview, if given."""
 
     type: str
     input: Any
@@ -48,6 +52,7 @@ class LaunchRequest:
     label: str = ""
     notes: str = ""
     digest: str = ""
+    expected_count: int | None = None
     controls: Controls = field(default_factory=Controls)
     parent: MassCommand | None = None
     schedule: Schedule | None = None
@@ -74,14 +79,49 @@ def preview(
     return found, shown
 
 
-def launch(*, actor: User, request: LaunchRequest) -> MassCommand:
+def launched(*, actor: User, once: Once) -> MassCommand | None:
+    """The run that the user has started under this key, if there is one.
+
+    Raises:
+        KeyReusedError: the key was used for something else.
+        RunDeletedError: its run was deleted.
+        NotPermittedError: the user may no longer run commands there.
+    """
+    known = IdempotencyKey.objects.select_related("mass_command").filter(user=actor, key=once.key).first()
+    if known is None:
+        return None
+    if known.fingerprint != once.fingerprint:
+        raise KeyReusedError
+    if known.mass_command is None:
+        raise RunDeletedError
+    _permit_control(actor, known.mass_command)
+    return known.mass_command
+
+
+def launch(*, actor: User, request: LaunchRequest, once: Once | None = None) -> MassCommand:
     """Freeze the targets and start the run: when this returns, every target has its row.
 
     Raises:
         InvalidFieldError: the filter or the input is not valid, or nothing matches.
         NotPermittedError: the user may not run commands on these targets.
         TargetsChangedError: the set is no longer the one of the digest; nothing was created.
+        CountChangedError: there are more devices than expected, or less; nothing was created.
+        KeyReusedError, RunDeletedError: see ``launched``.
     """
+    try:
+        run = _create(actor, request, once)
+    except IntegrityError:
+        # The same request at the same moment was faster: its key stands, and with it its run.
+        run_of_the_other = launched(actor=actor, once=once) if once else None
+        if run_of_the_other is None:
+            raise
+        return run_of_the_other
+    advance(run.pk)
+    run.refresh_from_db()
+    return run
+
+
+def _create(actor: User, request: LaunchRequest, once: Once | None) -> MassCommand:
     checked = check_input(request.type, request.input)
     if request.controls.check and not specification(request.type).check_mode:
         raise InvalidFieldError("check", f"The playbook of {request.type} has no check mode.")
@@ -103,12 +143,12 @@ def launch(*, actor: User, request: LaunchRequest) -> MassCommand:
         )
         run.set_secret_input(checked.secret)
         run.save(force_insert=True)
-        eligible = _freeze(run, found, expected=request.digest)
+        if once:
+            IdempotencyKey.objects.create(user=actor, key=once.key, fingerprint=once.fingerprint, mass_command=run)
+        eligible = _freeze(run, found, request)
         _pace(run, request.controls, eligible)
         if not eligible:
             MassCommand.objects.finish_if_done(run.pk)
-    advance(run.pk)
-    run.refresh_from_db()
     return run
 
 
@@ -141,7 +181,7 @@ def _slice(run: MassCommand, controls: Controls, eligible: int) -> None:
             Command.objects.filter(pk__in=part).update(slice=slice_)
 
 
-def _freeze(run: MassCommand, found: TargetSet, *, expected: str) -> int:
+def _freeze(run: MassCommand, found: TargetSet, request: LaunchRequest) -> int:
     """Create the rows of a run in one pass over its targets; how many are eligible.
 
     The digest is summed over the very rows that are created: no second query could see another set.
@@ -157,14 +197,20 @@ def _freeze(run: MassCommand, found: TargetSet, *, expected: str) -> int:
             counts[CommandStatus(row.status)] += 1
             rows.append(row)
         Command.objects.bulk_create(rows)
-    if not sum(counts.values()):
-        raise NoTargetsError
-    if expected and expected != digest.hexdigest():
-        raise _changed(found, expected)
     run.device_count = sum(counts.values())
+    _refuse_surprise(run.device_count, found, request, shown=digest.hexdigest())
     run.queued_count, run.skipped_count = counts[CommandStatus.QUEUED], counts[CommandStatus.SKIPPED]
     run.digest = digest.hexdigest()
     return counts[CommandStatus.QUEUED]
+
+
+def _refuse_surprise(count: int, found: TargetSet, request: LaunchRequest, *, shown: str) -> None:
+    if request.digest and count and request.digest != shown:
+        raise _changed(found, request.digest)
+    if request.expected_count not in (None, count):
+        raise CountChangedError(count=count)
+    if not count:
+        raise NoTargetsError
 
 
 def _row(run: MassCommand, device: Any) -> Command:
@@ -229,7 +275,9 @@ def _refuse_strangers(run: MassCommand, devices: Sequence[uuid.UUID]) -> None:
 
 def _cancel_waiting(run: MassCommand, devices: Sequence[uuid.UUID]) -> None:
     with transaction.atomic(durable=True):
-        # Locked, so that no worker takes one of these slices and plans with a row that ends here.
+        # The run first, then its slices, as pacing does: the other order could end in a deadlock.  Both are locked,
+        # so that no worker takes one of these slices and plans with a row that ends here.
+        MassCommand.objects.select_for_update().filter(pk=run.pk).first()
         slices = Slice.objects.select_for_update().filter(mass_command=run, status__in=("held", "queued"))
         waiting = Command.objects.filter(slice__in=list(slices), device__in=devices)
         skip(run.pk, dict.fromkeys(waiting.values_list("pk", flat=True), CANCELLED_WAITING))
