@@ -40,6 +40,7 @@ _FLUSH: Final = 0.3  # seconds that an event waits for others at most
 _TICK: Final = 1.0  # seconds between two looks at lease and cancellation
 _RETRY: Final = 1.0  # seconds between two tries when the database fails
 _UNCERTAIN: Final = frozenset({CommandStatus.TIMED_OUT, CommandStatus.LOST, CommandStatus.CANCELLED})
+_REASON_LIMIT: Final = 4_000  # bytes
 _OFFLINE: Final = frozenset({"refused", "no_route", "timeout"})  # nothing answered: certainly nothing was run
 _WAITS: Final = "offline"  # reason code of a queued row whose device is to be tried again
 _FIELDS: Final = (
@@ -132,7 +133,11 @@ class Recorder:
     def record(self, event: HostEvent) -> None:
         """Take an event; it is written soon.  Waits for no database."""
         if self._journal is not None and event.host_name in self._assignments:
-            self._journal.add(event)
+            try:
+                self._journal.add(event)
+            except OSError:
+                log.exception("The journal of slice %s can't be written; going on without", self._slice_id)
+                self._journal = None
         self._events.put(event)
 
     @property
@@ -158,6 +163,10 @@ class Recorder:
         except LeaseLostError:
             self._lost.set()
             log.warning("The lease of slice %s was lost; its run is stopped here", self._slice_id)
+        except Exception:
+            # Nobody would write, or renew the lease, any more: stop the run, and let recovery read the journal.
+            self._lost.set()
+            log.exception("The results of slice %s can't be recorded; its run is stopped", self._slice_id)
         finally:
             connection.close()
 
@@ -203,7 +212,7 @@ class Recorder:
             if not Slice.objects.select_for_update().filter(pk=self._slice_id, lease=self._lease).exists():
                 raise LeaseLostError
             ids = {assignment.command for assignment, _ in events}
-            rows = Command.objects.select_for_update().filter(pk__in=ids, status__in=sorted(OPEN)).only("pk", "status")
+            rows = Command.objects.select_for_update().filter(pk__in=ids, status__in=sorted(OPEN)).only("pk", *_FIELDS)
             by_id = {row.pk: row for row in rows}
             before = {pk: row.status for pk, row in by_id.items()}
             for assignment, event in events:
@@ -245,7 +254,7 @@ def _apply(row: Command, event: HostEvent) -> None:
     stdout, stderr = cut(event.stdout, settings.OUTPUT_LIMIT), cut(event.stderr, settings.OUTPUT_LIMIT)
     row.finished = max(event.at, row.started)
     row.holds_device = False
-    row.reason_code, row.reason, row.rc = event.code, event.reason.replace("\x00", "\ufffd"), event.rc
+    row.reason_code, row.reason, row.rc = event.code, cut(event.reason, _REASON_LIMIT).text, event.rc
     row.stdout, row.stderr = stdout.text, stderr.text
     row.truncated = event.truncated or stdout.truncated or stderr.truncated
     row.bytes_total = event.bytes_total or stdout.size + stderr.size
@@ -271,11 +280,10 @@ def skip(run: uuid.UUID, reasons: Mapping[uuid.UUID, tuple[CommandStatus, str, s
     """End queued rows that are not to be contacted: row id → (status, code, reason)."""
     with transaction.atomic():
         moves: Counter[tuple[str, str]] = Counter()
-        for pk, (status, code, reason) in reasons.items():
-            row = Command.objects.filter(pk=pk)
-            moves[CommandStatus.QUEUED, status] += row.end(
-                source=CommandStatus.QUEUED, target=status, code=code, reason=reason
-            )
+        for verdict in set(reasons.values()):
+            status, code, reason = verdict
+            rows = Command.objects.filter(pk__in=[pk for pk, said in reasons.items() if said == verdict])
+            moves[_C.QUEUED, status] += rows.end(source=_C.QUEUED, target=status, code=code, reason=reason)
         MassCommand.objects.count_moves(run, moves)
 
 

@@ -1,14 +1,18 @@
 """Results into rows: guarded by status and lease, counters in step."""
 
+import contextlib
 import uuid
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from orchestrator import actions
 from orchestrator.events import HostEvent
-from orchestrator.journal import Assignment
+from orchestrator.journal import Assignment, Journal
 from orchestrator.models import Command, MassCommand, Slice
 from orchestrator.recording import Ending, Recorder, settle
 from orchestrator.states import CommandStatus
@@ -84,6 +88,49 @@ def test_events_fill_their_rows_and_the_run_ends_with_the_last(run: MassCommand)
     settle(slice_, lease=lease, ending=Ending.COMPLETED)
     assert counts(run) == {"success": 2, "failed": 1}
     assert (run.status, run.finished is not None) == ("partial", True)
+
+
+def test_a_batch_takes_the_same_number_of_queries_for_any_number_of_devices(outbox: Any) -> None:
+    numbers = []
+    for devices in (2, 20):
+        organization = factories.organization()
+        shared = factories.credential(organization=organization)
+        for _ in range(devices):
+            factories.device(organization=organization, credentials=[shared])
+        made = launch(organization.pk)
+        slice_, lease, assignments = take(made)
+        recorder = Recorder(slice_, lease=lease, assignments=assignments)
+        for events in (
+            [HostEvent(host_name=host, kind="started", at=datetime.now(UTC)) for host in assignments],
+            [finished(host, rc=0) for host in assignments],
+        ):
+            with CaptureQueriesContext(connection) as queries:
+                recorder._write(events)
+            numbers.append(len(queries))
+        assert counts(made) == {"success": devices}
+    assert numbers[:2] == numbers[2:]
+
+
+def test_a_recorder_that_cannot_write_stops_its_run(run: MassCommand, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, lease, assignments = take(run)
+    monkeypatch.setattr("orchestrator.recording._apply", lambda row, event: 1 / 0)
+    recorder = record(run, lease, assignments, finished("d0"))
+    assert recorder.stop_requested
+    assert recorder.lease_lost
+
+
+def test_a_journal_that_cannot_be_written_costs_no_result(run: MassCommand) -> None:
+    slice_, lease, assignments = take(run)
+    with (
+        Journal(slice_.pk, 1, assignments) as journal,
+        Recorder(slice_, lease=lease, assignments=assignments, journal=journal) as recorder,
+    ):
+        journal._file.close()
+        journal._file = Path("/dev/full").open("w")  # noqa: SIM115 - the journal closes it
+        recorder.record(finished("d0", stdout="x" * 20_000))
+        with contextlib.suppress(OSError):
+            journal._file.close()
+    assert counts(run) == {"success": 1, "queued": 2}
 
 
 def test_a_finished_row_never_changes(run: MassCommand) -> None:
