@@ -20,27 +20,34 @@ MARKER: Final = "ORCHESTRATOR_RUN"  # in the environment of each process of a ru
 def kill_processes(directory: Path) -> None:
     """SIGKILL every process of the run, until none is left.
 
-    Our own child comes last: bubblewrap then buries its dead itself, which the init of a container may not do.
+    All are stopped first, or Ansible would still tell of the connections that break because we end them.  Our own
+    child is killed last: bubblewrap then buries its dead itself, which the init of a container may not do.
 
     Raises:
         TimeoutError: after KILL_TIMEOUT one is still there.
     """
     begin = time.monotonic()
+    for pid in sorted(processes(directory)):  # parents before children
+        _signal(pid, directory, signal.SIGSTOP)
     while pids := processes(directory):
         if (passed := time.monotonic() - begin) > KILL_TIMEOUT:
             raise TimeoutError(f"Processes of a run do not die: {pids}")
         children = [pid for pid in pids if _parent(pid) == os.getpid()]
         for pid in pids if passed > KILL_TIMEOUT / 5 else set(pids) - set(children) or children:
-            # A pidfd, checked after it was opened: the number may meanwhile be another process's.
-            with contextlib.suppress(ProcessLookupError), _pidfd(pid) as fd:
-                if _belongs(pid, directory):
-                    signal.pidfd_send_signal(fd, signal.SIGKILL)
+            _signal(pid, directory, signal.SIGKILL)
         time.sleep(POLL)
 
 
 def processes(directory: Path) -> list[int]:
     """The ids of the run's processes that are alive."""
     return [int(name) for name in os.listdir("/proc") if name.isdigit() and _belongs(int(name), directory)]
+
+
+def _signal(pid: int, directory: Path, number: signal.Signals) -> None:
+    """By a pidfd that is checked after it was opened: the number may meanwhile be another process's."""
+    with contextlib.suppress(ProcessLookupError), _pidfd(pid) as fd:
+        if _belongs(pid, directory):
+            signal.pidfd_send_signal(fd, number)
 
 
 def _belongs(pid: int, directory: Path) -> bool:

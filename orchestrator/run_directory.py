@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 
 PREFIX: Final = "orchestrator-run-"
 DRAFT: Final = f".{PREFIX}"  # of a directory that is still being made
+POLL: Final = 0.05  # seconds between two tries to get a lock
+# A child that the owner forked just before its death holds the lock until it becomes another program.
+PATIENCE: Final = 2.0  # seconds
 DRAFT_AGE: Final = 60.0  # seconds after which a draft's maker must be dead
 WAITING: Final = "waiting"
 TAKEN: Final = "taken"
@@ -76,7 +79,7 @@ def started_hosts(ident: str) -> frozenset[str] | None:
     directory is gone.  When it answers, no process of the attempt is alive, and none can start anything any more.
     """
     directory = _path(ident)
-    with _seize(directory) as seized:
+    with _seize(directory, patience=PATIENCE) as seized:
         if not seized:
             return None
         try:
@@ -106,7 +109,7 @@ def sweep(older_than: float = 0.0) -> int:
 
 
 @contextlib.contextmanager
-def _seize(directory: Path) -> Iterator[bool]:
+def _seize(directory: Path, *, patience: float = 0.0) -> Iterator[bool]:
     """Take a run from its dead owner: nothing of it can start, nothing of it is alive, no secret of it is on disk.
 
     False when its owner lives, or when it is no directory of ours.
@@ -117,14 +120,18 @@ def _seize(directory: Path) -> Iterator[bool]:
         yield False
         return
     try:
-        yield _locked(descriptor) and _emptied(directory)
+        if os.fstat(descriptor).st_uid != os.geteuid():
+            yield False
+            return
+        deadline = time.monotonic() + patience
+        while not (locked := _locked(descriptor)) and time.monotonic() < deadline:
+            time.sleep(POLL)
+        yield locked and _emptied(directory)
     finally:
         os.close(descriptor)
 
 
 def _locked(descriptor: int) -> bool:
-    if os.fstat(descriptor).st_uid != os.geteuid():
-        return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -18,6 +18,7 @@ _USERNAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}\$?\Z", re.ASCII)
 _KEY_TYPES: Final = frozenset(
     {"ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-rsa"}
 )
+_MAX_HOST: Final = 253  # characters, RFC 1035 section 3.1 written out
 _MAX_TAGS: Final = 64
 _MAX_TAG: Final = 64  # characters
 
@@ -31,7 +32,7 @@ def validate_host(value: str) -> None:
     except ValueError:
         labels = value.removesuffix(".").split(".")
         numeric = labels[-1].isdigit()  # 1.2.3.999 is a mistyped address, not a name
-        if numeric or not value.isascii() or not all(_LABEL.match(label) for label in labels):
+        if numeric or len(value) > _MAX_HOST or not value.isascii() or not all(_LABEL.match(label) for label in labels):
             raise ValidationError("Enter a host name, an IPv4 address or an IPv6 address.") from None
 
 

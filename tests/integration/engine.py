@@ -1,13 +1,12 @@
 """Running playbooks on lab devices: what the tests of the run engine share.
 
-`python -m tests.integration.engine FILE` is a worker that carries out the pickled Job in FILE, to be killed.
+`python -m tests.integration.engine` is a worker that carries out the pickled Job on its stdin, to be killed.
 """
 
 import os
 import pickle
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -31,7 +30,7 @@ def shared_memory() -> str | None:
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
-def until[T](look: Callable[[], T], seconds: float = 15.0) -> T:
+def until[T](look: Callable[[], T], seconds: float = 30.0) -> T:
     """What `look` returns once it is true."""
     end = time.monotonic() + seconds
     while not (found := look()):
@@ -40,8 +39,8 @@ def until[T](look: Callable[[], T], seconds: float = 15.0) -> T:
     return found
 
 
-def processes_with(text: str) -> list[int]:
-    """The processes that have the text in their command line, ours excepted."""
+def ssh_clients(device: DeviceInfo) -> list[int]:
+    """The processes that have the device's address and port in their command line; other labs use the address, too."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -49,7 +48,7 @@ def processes_with(text: str) -> list[int]:
                 line = (entry / "cmdline").read_bytes()
             except OSError:
                 continue
-            if text.encode() in line:
+            if device.address.encode() in line and str(device.port).encode() in line:
                 found.append(int(entry.name))
     return found
 
@@ -165,13 +164,16 @@ class Engine:
         """A process that carries the request out, to be killed."""
         from django.conf import settings
 
-        with tempfile.NamedTemporaryFile(dir=shared_memory(), delete=False) as file:
-            pickle.dump(Job(request, isolated), file)
-        return subprocess.Popen(
-            [sys.executable, "-m", "tests.integration.engine", file.name],
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "tests.integration.engine"],
             env=os.environ
             | {"DJANGO_SETTINGS_MODULE": "orchestrator.settings", "ORCHESTRATOR_RUN_DIR": settings.RUN_DIR},
+            stdin=subprocess.PIPE,
         )
+        assert worker.stdin
+        with worker.stdin as pipe:
+            pickle.dump(Job(request, isolated), pipe)
+        return worker
 
     def exists(self, name: str, path: str) -> bool:
         """Whether there is such a file on the device."""
@@ -202,15 +204,14 @@ class Engine:
                 self.lab.wait_until(name, "up")
 
 
-def main(path: Path) -> None:
+def main() -> None:
     """Be a worker."""
     import django
 
     django.setup()
     from orchestrator import runner, sandbox
 
-    job = pickle.loads(path.read_bytes())  # noqa: S301 - ours
-    path.unlink()
+    job = pickle.load(sys.stdin.buffer)  # noqa: S301 - ours
     if not job.isolated:
         sandbox.isolated = lambda: False  # type: ignore[assignment]
     runner.run(job.request, on_event=lambda event: None, should_stop=lambda: False)
@@ -220,4 +221,4 @@ if __name__ == "__main__":
     # Under its real name, by which the job was pickled.
     from tests.integration import engine  # noqa: PLW0406
 
-    engine.main(Path(sys.argv[1]))
+    engine.main()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.events import HostEvent
-from tests.integration.engine import Engine, Result, processes_with, until
+from tests.integration.engine import Engine, Result, ssh_clients, until
 
 pytestmark = pytest.mark.lab
 
@@ -135,11 +135,11 @@ def test_what_runs_on_in_the_background_holds_nothing_up(engine: Engine, name: s
 
 
 def test_an_execution_timeout_leaves_no_ssh_behind(engine: Engine) -> None:
-    address, left = engine.device("openwrt1").address, []
+    device, left = engine.device("openwrt1"), []
 
     def hear(event: HostEvent) -> None:
         if event.kind == "finished" and event.host_name == "openwrt1":
-            left.extend(processes_with(address))
+            left.extend(ssh_clients(device))
 
     targets = [engine.target("openwrt1"), engine.target("openwrt2")]
     command = "[ $(hostname) = openwrt2 ] && sleep 4 || sleep 60"
@@ -187,7 +187,7 @@ def test_the_deadline_ends_a_run(engine: Engine, isolation: bool) -> None:
     assert result.outcome.ended == "deadline"
     assert result.seconds < 8
     assert (result.started, result.finished) == (["openwrt1"], {})
-    assert processes_with(engine.device("openwrt1").address) == []
+    assert ssh_clients(engine.device("openwrt1")) == []
 
 
 def test_an_error_of_the_listener_ends_the_run_and_is_raised(engine: Engine, isolation: bool) -> None:
@@ -197,7 +197,7 @@ def test_an_error_of_the_listener_ends_the_run_and_is_raised(engine: Engine, iso
     request = engine.request([engine.target("openwrt1")], command="sleep 60")
     with pytest.raises(LookupError, match="the database is gone"):
         engine.run(request, hear=hear)
-    assert processes_with(engine.device("openwrt1").address) == []
+    assert ssh_clients(engine.device("openwrt1")) == []
 
 
 def test_a_playbook_that_ansible_cannot_run_is_a_crash_with_ansibles_own_words(engine: Engine, tmp_path: Path) -> None:

@@ -17,12 +17,13 @@ from orchestrator.events import HostEvent
 from orchestrator.processes import MARKER
 from orchestrator.run_directory import TAKEN, WAITING, run_directory
 from orchestrator.runner import RunRequest
-from tests.integration.engine import Engine, processes_with, until
+from tests.integration.engine import Engine, ssh_clients, until
 
 pytestmark = pytest.mark.lab
 
 STOPPED = 10.0  # seconds within which nothing may be alive
 BEGIN = "touch /tmp/began; sleep {seconds}"
+PATIENT = {"execution": 60.0}  # seconds; what runs is to be ended by something else
 
 
 def only_directory() -> Path:
@@ -40,7 +41,7 @@ def alive(engine: Engine, *names: str) -> list[int]:
                 marked.append(int(entry.name))
         except OSError:
             continue
-    return marked + [pid for name in names for pid in processes_with(engine.device(name).address)]
+    return marked + [pid for name in names for pid in ssh_clients(engine.device(name))]
 
 
 def forget(engine: Engine, *names: str) -> None:
@@ -62,7 +63,9 @@ def test_a_stop_leaves_no_process_within_ten_seconds(engine: Engine, isolation: 
         return bool(asked)
 
     targets = [engine.target(name) for name in names]
-    result = engine.run(engine.request(targets, command=BEGIN.format(seconds=60)), should_stop=should_stop)
+    result = engine.run(
+        engine.request(targets, command=BEGIN.format(seconds=60), limits=PATIENT), should_stop=should_stop
+    )
     assert alive(engine, *names) == []
     assert time.monotonic() - asked[0] < STOPPED
     assert (result.outcome.ended, result.finished) == ("stopped", {})
@@ -76,7 +79,7 @@ def test_after_a_kill_of_the_worker_it_is_certain_which_devices_were_never_start
     names = ("openwrt1", "openwrt2", "openwrt3")
     forget(engine, *names)
     command = f"[ $(hostname) = openwrt1 ] || {{ {BEGIN.format(seconds=60)}; }}"
-    request = engine.request([engine.target(name) for name in names], command=command, forks=1)
+    request = engine.request([engine.target(name) for name in names], command=command, forks=1, limits=PATIENT)
     with engine.worker(request, isolated=isolation) as worker:
         until(lambda: engine.exists("openwrt2", "/tmp/began"))
         assert runner.started_hosts(request.ident) is None  # it is alive, and is left so
@@ -99,7 +102,9 @@ def test_a_worker_that_is_killed_at_any_moment_starts_nothing_afterwards(
 ) -> None:
     names = ("openwrt1", "openwrt2", "openwrt3", "linux1")
     forget(engine, *names)
-    request = engine.request([engine.target(name) for name in names], command=BEGIN.format(seconds=60), forks=2)
+    request = engine.request(
+        [engine.target(name) for name in names], command=BEGIN.format(seconds=60), limits=PATIENT, forks=2
+    )
     with engine.worker(request, isolated=isolation) as worker:
         until(lambda: list(Path(settings.RUN_DIR).glob("orchestrator-run-*")))
         time.sleep(delay)
@@ -115,7 +120,7 @@ def test_a_worker_that_is_killed_at_any_moment_starts_nothing_afterwards(
 
 def test_a_sweep_wipes_secrets_at_once_and_keeps_what_recovery_asks_for(engine: Engine) -> None:
     forget(engine, "openwrt1")
-    request = engine.request([engine.target("openwrt1")], command=BEGIN.format(seconds=60))
+    request = engine.request([engine.target("openwrt1")], command=BEGIN.format(seconds=60), limits=PATIENT)
     with engine.worker(request, isolated=True) as worker:
         until(lambda: engine.exists("openwrt1", "/tmp/began"))
         os.kill(worker.pid, signal.SIGKILL)
