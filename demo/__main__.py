@@ -1,13 +1,15 @@
 """Starts the lab and the service, tells the story, and stops what was started, whatever happened."""
 
+import fcntl
 import io
+import os
 import shutil
 import signal
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -42,6 +44,9 @@ def main() -> int:
     except KeyboardInterrupt:
         terminal.say("\nInterrupted; everything is stopped.")
         return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: do not fail again at exit
+        return 1
     except (ApiError, LabError, StackError, StoryError) as error:
         terminal.say(f"\nThe demo failed: {error}\nEverything is stopped. The logs are kept in {LOGS}.")
         return 1
@@ -68,13 +73,35 @@ def _demo(directory: Path) -> None:
 def _directory() -> Iterator[Path]:
     """An empty directory for everything of this demo, gone afterwards; after a failure the logs are kept."""
     FILES.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="run-", dir=FILES, ignore_cleanup_errors=True) as name:
-        directory = Path(name)
+    with ExitStack() as stack:
+        with _locked(FILES):  # of demos that start at once, none sweeps what the other has made and not yet locked
+            _sweep()
+            made = tempfile.TemporaryDirectory(prefix="run-", dir=FILES, ignore_cleanup_errors=True)
+            directory = Path(stack.enter_context(made))
+            stack.enter_context(_locked(directory))
         try:
             yield directory
         except Exception:
             _keep_logs(directory)
             raise
+
+
+@contextmanager
+def _locked(directory: Path, flags: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """Lock a directory; the kernel lets go when this process dies, however."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, flags)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _sweep() -> None:
+    """Remove what demos have left that were killed."""
+    for left in FILES.glob("run-*"):
+        with suppress(OSError), _locked(left, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _keep_logs(directory: Path) -> None:

@@ -11,6 +11,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from drf_spectacular.generators import SchemaGenerator
 
 from orchestrator import exceptions
+from orchestrator.api.target_serializers import TargetsSerializer
 from orchestrator.pacing import Controls
 from orchestrator.settings import BASE_DIR
 from orchestrator.states import RUN_TRANSITIONS, TRANSITIONS, CommandStatus, RunStatus
@@ -122,10 +123,11 @@ def test_the_api_page_lists_every_address_with_its_methods() -> None:
     assert {path: set(listed[path].split(", ")) for path in methods} == methods
 
 
-def test_the_api_page_names_every_status_control_and_error() -> None:
+def test_the_api_page_names_every_status_target_control_and_error() -> None:
     text = API.read_text()
     errors = [exceptions.OrchestratorError, *exceptions.OrchestratorError.__subclasses__()]
-    words = [*CommandStatus, *RunStatus, *Controls.__slots__, *(error.code for error in errors)]
+    codes = [error.code for error in errors]
+    words = [*CommandStatus, *RunStatus, *TargetsSerializer().fields, *Controls.__slots__, *codes]
     assert not {str(word) for word in words if f"`{word}`" not in text}
 
 
