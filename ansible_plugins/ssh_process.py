@@ -113,7 +113,7 @@ class Session:
     stderr: Capture
     log: str
     gave_up: GaveUp = ""
-    seconds: float = 0.0  # the limit that was passed
+    seconds: float = 0.0  # the limit of ours that was passed; else how long it took
 
     @property
     def code(self) -> str:

@@ -63,6 +63,27 @@ class TargetsChangedError(OrchestratorError):
     http_status = 409
 
 
+class CountChangedError(OrchestratorError):
+    """The targets are not as many as expected. Preview again, then launch with the new count."""
+
+    code = "count_changed"
+    http_status = 409
+
+
+class KeyReusedError(OrchestratorError):
+    """This Idempotency-Key was used for another request. Use a new one for each launch."""
+
+    code = "idempotency_key_reused"
+    http_status = 422
+
+
+class RunDeletedError(OrchestratorError):
+    """The mass command that this Idempotency-Key has started was deleted. Use a new key to launch again."""
+
+    code = "run_deleted"
+    http_status = 409
+
+
 class StillActiveError(OrchestratorError):
     """The mass command has not finished. Wait for its end, or cancel it first."""
 

@@ -112,8 +112,8 @@ def round_ident(slice_: Slice, number: int) -> str:
 
 
 def password_change(run: MassCommand) -> PasswordChange | None:
-    """The password that the run sets, if it is of that type."""
-    if run.type != CommandType.CHANGE_PASSWORD:
+    """The password that the run sets, if it is of that type; a check sets none, so no credential may follow."""
+    if run.type != CommandType.CHANGE_PASSWORD or run.check_mode:
         return None
     secret = run.secret_input()
     return PasswordChange(run=run.pk, password=secret["password"], username=run.input.get("username", ""))

@@ -136,6 +136,7 @@ _SPECS: Final = {
         check=_check_nothing,
         variables=lambda _: {"reboot_timeout": settings.REBOOT_TIMEOUT},
         example={},
+        check_mode=True,
     ),
     CommandType.CHANGE_PASSWORD: CommandSpec(
         type=CommandType.CHANGE_PASSWORD,
@@ -146,6 +147,7 @@ _SPECS: Final = {
         check=_check_change_password,
         variables=lambda values: {"username": values.get("username", ""), "new_password": values["password"]},
         example={"password": "correct horse battery", "confirm_password": "correct horse battery"},
+        check_mode=True,
     ),
     CommandType.CUSTOM: CommandSpec(
         type=CommandType.CUSTOM,
@@ -156,5 +158,6 @@ _SPECS: Final = {
         check=_check_custom,
         variables=lambda values: {"command": values["command"]},
         example={"command": "uptime"},
+        check_mode=True,
     ),
 }

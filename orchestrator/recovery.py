@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from orchestrator import dispatch, journal
 from orchestrator.journal import Assignment
 from orchestrator.locking import defer
-from orchestrator.models import Command, MassCommand, Preview, Slice
+from orchestrator.models import Command, IdempotencyKey, MassCommand, Preview, Slice
 from orchestrator.pacing import advance, why_not
 from orchestrator.planning import password_change, round_ident
 from orchestrator.recording import Ending, Recorder, settle
@@ -27,7 +27,7 @@ from orchestrator.scheduling import start_due
 
 log = logging.getLogger(__name__)
 
-_ROUNDS: Final = 10  # credentials of a device that are looked at
+_KEYS_KEPT: Final = timedelta(hours=24)
 _PATIENCE: Final = 15.0  # seconds that a slice may be queued before somebody looks for its job
 
 
@@ -79,13 +79,14 @@ def _end_for(slice_: Slice, lease: uuid.UUID) -> None:
 
 
 def _hand_back_unstarted(slice_: Slice, assignments: Mapping[str, Assignment]) -> None:
-    """Let devices for which nothing was ever started have another turn: the attempt's directory tells them surely."""
-    for number in reversed(range(_ROUNDS)):
-        started = started_hosts(round_ident(slice_, number))
-        if started is not None:
-            unstarted = [who.command for host, who in assignments.items() if host not in started]
-            defer(slice_, Command.objects.filter(slice=slice_, pk__in=unstarted), not_before=timezone.now())
-            return
+    """Let devices for which nothing was ever started have another turn: the attempt's directory tells them surely.
+
+    Only while it was in its first round: in a later one, which tries other credentials, all devices had their turn.
+    """
+    started = started_hosts(round_ident(slice_, 0))
+    if started is not None:
+        unstarted = [who.command for host, who in assignments.items() if host not in started]
+        defer(slice_, Command.objects.filter(slice=slice_, pk__in=unstarted), not_before=timezone.now())
 
 
 def requeue() -> None:
@@ -113,7 +114,8 @@ def go_on() -> None:
 
 
 def forget() -> None:
-    """Delete what has expired: previews and tokens."""
+    """Delete what has expired: previews, keys of launches, and tokens."""
     now = timezone.now()
     Preview.objects.filter(shown__lt=now - timedelta(hours=settings.PREVIEW_HOURS)).delete()
+    IdempotencyKey.objects.filter(created__lt=now - _KEYS_KEPT).delete()
     AuthToken.objects.filter(expiry__lt=now).delete()

@@ -1,4 +1,4 @@
-"""All settings, from the environment; docs/architecture.md names each of ours (a test checks that).
+"""All settings, from the environment; README.md names each with its default (a test checks that).
 
 Without any variable the embedded mode runs: SQLite and keys below ``ORCHESTRATOR_DATA_DIR``, a private Redis on a
 unix socket.  ``ORCHESTRATOR_PRODUCTION=1`` refuses to make up what production must be given.
@@ -65,6 +65,15 @@ def _key_ring(text: str) -> dict[str, bytes]:
     if not ring:
         raise ImproperlyConfigured("ORCHESTRATOR_SECRET_KEYS holds no key")
     return ring
+
+
+def _rate(variable: str, text: str) -> tuple[int, int]:
+    """``20/min``: how many, and in how many seconds."""
+    number, _, period = text.partition("/")
+    seconds = {"sec": 1, "min": 60, "hour": 3_600, "day": 86_400}.get(period)
+    if not number.isdecimal() or not number.isascii() or int(number) < 1 or not seconds:
+        raise ImproperlyConfigured(f'{variable} is a number, "/" and sec, min, hour or day')
+    return int(number), seconds
 
 
 SECRET_KEY = _required_or_kept("DJANGO_SECRET_KEY", "secret_key", random.token_urlsafe(50))
@@ -176,7 +185,19 @@ if REDIS_URL.startswith(("redis://", "rediss://")) and "socket_connect_timeout" 
 RQ_QUEUES = {"commands": {"URL": REDIS_URL, "DEFAULT_TIMEOUT": 86_400}}  # seconds; our own deadline comes first
 RQ = {"COMMIT_MODE": "on_db_commit"}
 
+# What counts requests. The service goes on when it is dead, and does not wait for it.
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": [REDIS_URL],
+        "KEY_PREFIX": "orchestrator",
+        "OPTIONS": {"socket_connect_timeout": 0.5, "socket_timeout": 0.5},  # seconds
+    }
+}
+
 # ---------------------------------------------------------------- API
+SIGN_IN_RATE = _rate("ORCHESTRATOR_SIGN_IN_RATE", env.str("ORCHESTRATOR_SIGN_IN_RATE", default="20/min"))
+LAUNCH_RATE = _rate("ORCHESTRATOR_LAUNCH_RATE", env.str("ORCHESTRATOR_LAUNCH_RATE", default="120/min"))
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "orchestrator.api.authentication.BearerAuthentication",

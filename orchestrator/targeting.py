@@ -8,7 +8,7 @@ import hashlib
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 from django.db import models
@@ -26,6 +26,9 @@ REASONS: Final[Mapping[str, str]] = {
     "type_forbidden": "The organization does not allow this command type.",
     "outside_group": "The device was picked, but it is not in the group of the filter.",
     "outside_location": "The device was picked, but it is not at the location of the filter.",
+    "outside_platform": "The device was picked, but it is not of the platform of the filter.",
+    "outside_name": "The device was picked, but its name does not match the filter.",
+    "outside_tags": "The device was picked, but it does not have all tags of the filter.",
     "no_credential": "The device has no credential.",
 }
 MAX_PICKED: Final = 20_000  # devices named one by one; more are better said by a filter
@@ -35,13 +38,21 @@ _LISTED: Final = 5  # unknown ids named in an error
 
 @dataclass(frozen=True, slots=True)
 class TargetFilter:
-    """What the user named.  Everything given must hold; ``devices`` are taken as given."""
+    """What the user named.  Everything given must hold; ``devices`` are taken as given.
+
+    ``name`` is a pattern with * and ?; a device must have all of ``tags``; what is excluded is never a target.
+    """
 
     organization: uuid.UUID | None = None
     group: uuid.UUID | None = None
     location: uuid.UUID | None = None
     devices: tuple[uuid.UUID, ...] | None = None
     all_devices: bool = False
+    platform: str = ""
+    name: str = ""
+    tags: tuple[str, ...] = ()
+    exclude_devices: tuple[uuid.UUID, ...] = ()
+    exclude_groups: tuple[uuid.UUID, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The filter as it is stored and shown; only what was given."""
@@ -52,6 +63,12 @@ class TargetFilter:
             given["devices"] = [str(device) for device in self.devices]
         if self.all_devices:
             given["all_devices"] = True
+        given |= {name: value for name in ("platform", "name") if (value := getattr(self, name))}
+        if self.tags:
+            given["tags"] = list(self.tags)
+        excluded = {"devices": self.exclude_devices, "groups": self.exclude_groups}
+        if any(excluded.values()):
+            given["exclude"] = {name: [str(pk) for pk in ids] for name, ids in excluded.items() if ids}
         return given
 
     @classmethod
@@ -59,7 +76,25 @@ class TargetFilter:
         """The filter that ``as_json`` gave."""
         ids = {name: uuid.UUID(given[name]) for name in ("organization", "group", "location") if name in given}
         devices = tuple(uuid.UUID(pk) for pk in given["devices"]) if "devices" in given else None
-        return cls(**ids, devices=devices, all_devices=given.get("all_devices", False))
+        excluded = given.get("exclude", {})
+        return cls(
+            **ids,
+            devices=devices,
+            all_devices=given.get("all_devices", False),
+            platform=given.get("platform", ""),
+            name=given.get("name", ""),
+            tags=tuple(given.get("tags", ())),
+            exclude_devices=tuple(uuid.UUID(pk) for pk in excluded.get("devices", ())),
+            exclude_groups=tuple(uuid.UUID(pk) for pk in excluded.get("groups", ())),
+        )
+
+    @property
+    def attributes(self) -> dict[str, Q]:
+        """What was said of the devices themselves: the name of each field given, with its condition."""
+        conditions = {"platform": Q(platform=self.platform), "name": Q(name__glob=self.name)}
+        if self.tags:
+            conditions["tags"] = Q(tags__holds_all=list(self.tags))
+        return {name: condition for name, condition in conditions.items() if getattr(self, name)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +117,9 @@ class TargetSet:
 
     def _by(self, name: str) -> list[dict[str, Any]]:
         grouped = self.rows.order_by().values(key=F(f"{name}_id"), title=F(f"{name}__name"))
-        counted = grouped.annotate(count=Count("pk"), eligible=Count("pk", filter=Q(ineligible=""))).order_by("title")
+        counted = grouped.annotate(count=Count("pk"), eligible=Count("pk", filter=Q(ineligible=""))).order_by(
+            F("title").asc(nulls_last=True), "key"
+        )
         return [
             {"id": row["key"], "name": row["title"], "count": row["count"], "eligible_count": row["eligible"]}
             for row in counted
@@ -146,7 +183,7 @@ def resolve(targets: TargetFilter, *, access: Access, command_type: str = "") ->
             only superusers may run on.
         NotPermittedError: the user may see the targets, but not run commands on them.
     """
-    _refuse_nothing(targets, access)
+    targets = _anchored(targets, access)
     organization = _named(Organization, targets.organization, "organization", access)
     group = _named(DeviceGroup, targets.group, "group", access)
     location = _named(Location, targets.location, "location", access)
@@ -159,30 +196,36 @@ def resolve(targets: TargetFilter, *, access: Access, command_type: str = "") ->
     reasons = _common_reasons(command_type)
     if targets.devices is not None:
         rows = _picked(rows, targets.devices, organization)
-        reasons = [*_outside(group, location), *reasons]
+        reasons = [*_outside(group, location, targets), *reasons]
     else:
         conditions = {"organization": organization, "group": group, "location": location}
         rows = rows.filter(**{name: row for name, row in conditions.items() if row is not None})
+        rows = rows.filter(*targets.attributes.values())
     owner = organization or _owner(group, location) or _owner_of_picked(rows, targets)
     _permit(owner, access)
+    rows = _without_excluded(rows, targets, access)
     ineligible = Case(*reasons, default=Value(""), output_field=models.CharField())
     return TargetSet(organization=owner, group=group, location=location, rows=rows.annotate(ineligible=ineligible))
 
 
-def _refuse_nothing(targets: TargetFilter, access: Access) -> None:
-    narrowed = targets.organization or targets.group or targets.location
+def _anchored(targets: TargetFilter, access: Access) -> TargetFilter:
+    """The filter within what it may mean; one of attributes alone means the one organization the user may run in."""
     if targets.devices is not None and not targets.devices:
         raise InvalidFieldError("devices", "No device was picked. An empty list never means all devices.")
-    if narrowed or targets.devices is not None:
-        return
-    if not targets.all_devices:
-        raise InvalidFieldError(
-            "targets",
-            "Name at least one of organization, group, location or devices. "
-            "Only superusers may run on all devices, with all_devices.",
-        )
-    if not access.everything:
+    if targets.organization or targets.group or targets.location or targets.devices is not None:
+        return targets
+    if targets.all_devices and not access.everything:
         raise InvalidFieldError("all_devices", "Only superusers may run on all devices. Name an organization.")
+    if targets.all_devices:
+        return targets
+    own = access.organizations(Right.RUN)
+    if targets.attributes and not access.everything and len(own) == 1:
+        return replace(targets, organization=next(iter(own)))
+    raise InvalidFieldError(
+        "targets",
+        "Name at least one of organization, group, location or devices. "
+        "Only superusers may run on all devices, with all_devices.",
+    )
 
 
 def _named(model: Any, pk: uuid.UUID | None, field: str, access: Access) -> Any:
@@ -203,12 +246,35 @@ def _picked(
         raise InvalidFieldError("devices", f"Pick at most {MAX_PICKED} devices, or use a filter.")
     picked = rows.filter(pk__in=wanted)
     found = dict(picked.values_list("pk", "organization_id"))
-    if missing := sorted(str(pk) for pk in wanted - found.keys()):
-        more = f" and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
-        raise InvalidFieldError("devices", f"There is no such device: {', '.join(missing[:_LISTED])}{more}.")
+    _refuse_missing("devices", "device", wanted - found.keys())
     if organization and any(owner != organization.pk for owner in found.values()):
         raise InvalidFieldError("devices", "All devices must belong to the organization given.")
     return picked
+
+
+def _refuse_missing(field: str, kind: str, pks: Iterable[uuid.UUID]) -> None:
+    missing = sorted(str(pk) for pk in pks)
+    if missing:
+        more = f" and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
+        raise InvalidFieldError(field, f"There is no such {kind}: {', '.join(missing[:_LISTED])}{more}.")
+
+
+def _without_excluded(
+    rows: "models.QuerySet[Device]", targets: TargetFilter, access: Access
+) -> "models.QuerySet[Device]":
+    """The rest; an id that means nothing is refused, for who mistypes it would run on what was to be spared."""
+    devices, groups = set(targets.exclude_devices), set(targets.exclude_groups)
+    if len(devices) > MAX_PICKED:
+        raise InvalidFieldError("exclude", f"Exclude at most {MAX_PICKED} devices, or groups of them.")
+    if devices:
+        visible = access.visible(Device.objects.filter(pk__in=devices))
+        _refuse_missing("exclude", "device", devices - set(visible.values_list("pk", flat=True)))
+        rows = rows.exclude(pk__in=devices)
+    if groups:
+        known = access.visible(DeviceGroup.objects.filter(pk__in=groups))
+        _refuse_missing("exclude", "group", groups - set(known.values_list("pk", flat=True)))
+        rows = rows.exclude(group__in=groups)
+    return rows
 
 
 def _owner(group: DeviceGroup | None, location: Location | None) -> Organization | None:
@@ -231,12 +297,14 @@ def _permit(owner: Organization | None, access: Access) -> None:
         raise NotPermittedError("Your role in this organization does not allow to run commands.")
 
 
-def _outside(group: DeviceGroup | None, location: Location | None) -> list[When]:
+def _outside(group: DeviceGroup | None, location: Location | None, targets: TargetFilter) -> list[When]:
     reasons = []
     if group:
         reasons.append(When(~Q(group=group) | Q(group=None), then=Value("outside_group")))
     if location:
         reasons.append(When(~Q(location=location) | Q(location=None), then=Value("outside_location")))
+    for name, condition in targets.attributes.items():
+        reasons.append(When(~condition, then=Value(f"outside_{name}")))
     return reasons
 
 

@@ -16,4 +16,7 @@ if "sqlite3" in DATABASES["default"]["ENGINE"]:
     # A file, as in life: threads have connections of their own, which a database in memory can't give them.
     DATABASES["default"]["TEST"] = {"NAME": str(HOME / "tests.sqlite3")}
 
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+SIGN_IN_RATE = LAUNCH_RATE = (1_000_000, 60)  # seconds; tests of the limits set lower ones
+
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # each test makes users

@@ -14,6 +14,7 @@ import math
 import os
 import re
 import subprocess
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -143,6 +144,7 @@ class Connection(ssh.Connection):  # type: ignore[misc]
             "ClearAllForwardings=yes",
             "PermitLocalCommand=no",
             "EscapeChar=none",
+            f"ConnectTimeout={int(self.get_option('timeout')) + 1}",  # seconds; follow() comes first
             "ServerAliveInterval=15",  # seconds; three unanswered: the device is gone
             "ServerAliveCountMax=3",
             "NumberOfPasswordPrompts=1",
@@ -211,7 +213,9 @@ class Connection(ssh.Connection):  # type: ignore[misc]
         with Log() as log:
             process = self._spawn(log.into(argv), subprocess.PIPE if in_data else subprocess.DEVNULL)
             try:
+                begin = time.monotonic()
                 gave_up, seconds = follow(process, in_data, {process.stdout: out, process.stderr: err}, log, limits)
+                seconds = seconds or time.monotonic() - begin
             finally:
                 end(process)
             log.read()

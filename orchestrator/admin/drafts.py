@@ -78,7 +78,7 @@ class Draft:
     def opened(cls, pk: uuid.UUID, stored: str) -> Self:
         """The draft of that text."""
         values: dict[str, Any] = json.loads(open_sealed(stored, row=_key(pk))["draft"])
-        values |= {"id": pk, "owner": uuid.UUID(values["owner"]), "targets": targets_of(values["targets"])}
+        values |= {"id": pk, "owner": uuid.UUID(values["owner"]), "targets": TargetFilter.from_json(values["targets"])}
         values["parent"] = uuid.UUID(values["parent"]) if values["parent"] else None
         return cls(**values | {"stored": stored})
 
@@ -88,13 +88,6 @@ class Submitted:
     """What is left of a draft once it was launched; ``run`` is None until the launch has ended."""
 
     run: uuid.UUID | None
-
-
-def targets_of(given: dict[str, Any]) -> TargetFilter:
-    """The inverse of ``TargetFilter.as_json``."""
-    ids = {name: uuid.UUID(given[name]) for name in ("organization", "group", "location") if name in given}
-    devices = tuple(uuid.UUID(pk) for pk in given["devices"]) if "devices" in given else None
-    return TargetFilter(devices=devices, all_devices=given.get("all_devices", False), **ids)
 
 
 def _key(pk: uuid.UUID) -> str:

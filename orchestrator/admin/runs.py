@@ -17,7 +17,7 @@ from unfold.decorators import display
 from orchestrator import actions
 from orchestrator.access import Right
 from orchestrator.admin import wizard, wizard_controls
-from orchestrator.admin.drafts import Draft, targets_of
+from orchestrator.admin.drafts import Draft
 from orchestrator.admin.labels import RUN_LABELS
 from orchestrator.admin.outputs import grouped
 from orchestrator.admin.results import Results, shares
@@ -27,7 +27,7 @@ from orchestrator.exceptions import OrchestratorError
 from orchestrator.models import Command, MassCommand
 from orchestrator.playbooks import specification
 from orchestrator.states import FINISHED, CommandStatus
-from orchestrator.targeting import MAX_PICKED
+from orchestrator.targeting import MAX_PICKED, TargetFilter
 
 _MOMENTS = frozenset({"run_at", "wait_for_offline_until"})
 _ADDRESS = "admin:orchestrator_masscommand_"
@@ -204,7 +204,7 @@ class MassCommandAdmin(OrganizationScopedAdmin):
         run = self._run(request, pk)
         if request.method != "POST" or not access_of(request).can(Right.RUN, run.organization_id):
             raise PermissionDenied
-        targets, parent = targets_of(run.targets), None
+        targets, parent = TargetFilter.from_json(run.targets), None
         if request.POST.get("which") == "unsuccessful":
             rows = Command.objects.filter(mass_command=run, status__in=_again(), device__isnull=False)
             devices = tuple(rows.order_by("device").values_list("device", flat=True)[: MAX_PICKED + 1])

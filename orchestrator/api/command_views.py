@@ -19,6 +19,7 @@ from orchestrator.api.run_serializers import (
     DeviceCommandRequestSerializer,
     DeviceCommandSerializer,
 )
+from orchestrator.api.throttles import LaunchThrottle
 from orchestrator.models import Command, Device, MassCommand
 
 
@@ -47,6 +48,10 @@ class DeviceCommandsView(generics.ListAPIView[Command]):
     filterset_class = filters.DeviceCommandFilter
     permission_classes = (RolePermission,)
     write_right = Right.RUN
+
+    def get_throttles(self) -> list[Any]:
+        """Who starts something is counted."""
+        return [LaunchThrottle()] if self.request.method == "POST" else []
 
     @cached_property
     def _device(self) -> Device:

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -181,8 +182,12 @@ class ControlsSerializer(StrictSerializer):
 
     def controls(self) -> Controls:
         """The controls, once the data was found valid."""
-        values = self.validated_data
-        return Controls(**{name: values[name] for name in Controls.__slots__ if name in values})
+        return controls_of(self.validated_data)
+
+
+def controls_of(values: Mapping[str, Any]) -> Controls:
+    """The controls of data that was found valid."""
+    return Controls(**{name: values[name] for name in Controls.__slots__ if name in values})
 
 
 class CancelSerializer(StrictSerializer):

@@ -2,7 +2,7 @@
 
 from typing import Any, cast
 
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework import status
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -13,15 +13,18 @@ from rest_framework.viewsets import GenericViewSet
 from orchestrator import actions
 from orchestrator.api.control_serializers import CancelSerializer, NothingSerializer, RetrySerializer
 from orchestrator.api.permissions import actor
-from orchestrator.api.run_serializers import MassCommandSerializer
+from orchestrator.api.run_serializers import ErrorSerializer, MassCommandSerializer
 from orchestrator.exceptions import NotActiveError
 from orchestrator.models import MassCommand
+
+_ENDED = OpenApiResponse(ErrorSerializer, description="It has ended already.")
+_GOES_ON = OpenApiResponse(ErrorSerializer, description="It has not finished yet.")
 
 
 class ControlActions(GenericViewSet[MassCommand]):
     """What an operator may do to a run once it was launched."""
 
-    @extend_schema(request=CancelSerializer, responses={202: MassCommandSerializer}, filters=False)
+    @extend_schema(request=CancelSerializer, responses={202: MassCommandSerializer, 409: _ENDED}, filters=False)
     @action(detail=True, methods=["post"])
     def cancel(self, request: Request, pk: str) -> Response:
         """Stop the run, or some of its devices.  What waits ends at once, what runs within seconds.
@@ -34,7 +37,7 @@ class ControlActions(GenericViewSet[MassCommand]):
         actions.cancel(actor=actor(request), run=run, devices=values.get("devices"))
         return self._shown(run, status.HTTP_202_ACCEPTED)
 
-    @extend_schema(request=NothingSerializer, responses={200: MassCommandSerializer}, filters=False)
+    @extend_schema(request=NothingSerializer, responses={200: MassCommandSerializer, 409: _ENDED}, filters=False)
     @action(detail=True, methods=["post"])
     def pause(self, request: Request, pk: str) -> Response:
         """Start nothing more; devices on which it runs go on to their end."""
@@ -42,7 +45,7 @@ class ControlActions(GenericViewSet[MassCommand]):
         actions.pause(actor=actor(request), run=run)
         return self._shown(run)
 
-    @extend_schema(request=NothingSerializer, responses={200: MassCommandSerializer}, filters=False)
+    @extend_schema(request=NothingSerializer, responses={200: MassCommandSerializer, 409: _ENDED}, filters=False)
     @action(detail=True, methods=["post"])
     def resume(self, request: Request, pk: str) -> Response:
         """Go on after a pause; where the run waits between two waves, let the next one begin."""
@@ -50,14 +53,12 @@ class ControlActions(GenericViewSet[MassCommand]):
         actions.resume(actor=actor(request), run=run)
         return self._shown(run)
 
-    @extend_schema(request=RetrySerializer, responses={201: MassCommandSerializer}, filters=False)
+    @extend_schema(request=RetrySerializer, responses={201: MassCommandSerializer, 409: _GOES_ON}, filters=False)
     @action(detail=True, methods=["post"])
     def retry(self, request: Request, pk: str) -> Response:
         """A new run, with the same controls, on the devices of a finished one that ended in one of the statuses."""
         run, values = self._begin(request, RetrySerializer)
-        child = actions.retry(
-            actor=actor(request), run=run, statuses=values["statuses"], command_input=values["input"]
-        )
+        child = actions.retry(actor=actor(request), run=run, statuses=values["statuses"], command_input=values["input"])
         address = reverse("batch-command-detail", args=[child.pk], request=request)
         data = MassCommandSerializer(child).data
         return Response(data, status=status.HTTP_201_CREATED, headers={"Location": address})

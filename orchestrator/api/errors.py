@@ -35,6 +35,7 @@ def handle(error: Exception, context: Mapping[str, Any]) -> Response:
         return Response(_presentable(_of_ours(error)), status=error.http_status)
     if isinstance(error, InterfaceError | OperationalError):
         log.error("The database can't be used", exc_info=error)
+        set_rollback()
         return Response(_UNAVAILABLE, status=status.HTTP_503_SERVICE_UNAVAILABLE, headers={"Retry-After": "5"})
     if isinstance(error, ModelValidationError):
         error = exceptions.ValidationError(detail=_messages(error))

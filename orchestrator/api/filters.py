@@ -13,7 +13,18 @@ from rest_framework.request import Request
 from rest_framework.settings import api_settings
 from rest_framework.views import APIView
 
-from orchestrator.models import Command, CommandType, Credential, Device, MassCommand, Platform
+from orchestrator.access import Role
+from orchestrator.models import (
+    Command,
+    CommandType,
+    Credential,
+    Device,
+    MassCommand,
+    Membership,
+    Platform,
+    Schedule,
+    User,
+)
 from orchestrator.states import CommandStatus, RunStatus
 
 _BOOLEANS: Final = {"true": True, "false": False}
@@ -39,8 +50,8 @@ class StrictFilterBackend(DjangoFilterBackend):  # type: ignore[misc]
         return super().filter_queryset(request, queryset, view)
 
     def _parameters(self, view: Any, queryset: Any) -> Iterator[str]:
-        pages = view.paginator
-        yield from (pages.page_query_param, pages.page_size_query_param)
+        if pages := view.paginator:
+            yield from (pages.page_query_param, pages.page_size_query_param)
         if api_settings.URL_FORMAT_OVERRIDE:
             yield api_settings.URL_FORMAT_OVERRIDE
         if filterset := self.get_filterset_class(view, queryset):
@@ -162,3 +173,38 @@ class DeviceFilter(OwnedFilter):
     def by_enrolled(self, rows: Any, name: str, value: bool) -> Any:
         """Devices with, or without, a pinned host key."""
         return rows.exclude(host_key="") if value else rows.filter(host_key="")
+
+
+class ScheduleFilter(OwnedFilter):
+    """``?organization=…&name=nightly&type=custom&enabled=true``."""
+
+    type = filters.MultipleChoiceFilter(choices=CommandType.choices)
+    enabled = FlagFilter()
+
+    class Meta:
+        model = Schedule
+        fields: tuple[str, ...] = ()
+
+
+class MembershipFilter(filters.FilterSet):  # type: ignore[misc]
+    """``?organization=…&user=…&role=operator``."""
+
+    organization = filters.UUIDFilter()
+    user = filters.UUIDFilter()
+    role = filters.MultipleChoiceFilter(choices=Role.choices)
+
+    class Meta:
+        model = Membership
+        fields: tuple[str, ...] = ()
+
+
+class UserFilter(filters.FilterSet):  # type: ignore[misc]
+    """``?username=jo&is_active=true&is_superuser=false``."""
+
+    username = filters.CharFilter(lookup_expr="icontains")
+    is_active = FlagFilter()
+    is_superuser = FlagFilter()
+
+    class Meta:
+        model = User
+        fields: tuple[str, ...] = ()

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from django.db import IntegrityError
+from django.db import IntegrityError, transaction
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework import serializers, viewsets
 from rest_framework.decorators import action
@@ -41,18 +41,24 @@ class FleetViewSet(viewsets.ModelViewSet[Any]):
 
     def perform_create(self, serializer: serializers.BaseSerializer[Any]) -> None:
         """Save; two that race for one name are told so."""
-        _save(serializer)
+        save_named(serializer)
 
     def perform_update(self, serializer: serializers.BaseSerializer[Any]) -> None:
         """Save; two that race for one name are told so."""
-        _save(serializer)
+        save_named(serializer)
 
 
-def _save(serializer: serializers.BaseSerializer[Any]) -> None:
+def save_named(serializer: serializers.BaseSerializer[Any], field: str = "name") -> None:
+    """Save.
+
+    Raises:
+        ValidationError: somebody else has taken the name since it was looked at.
+    """
     try:
-        serializer.save()
+        with transaction.atomic():
+            serializer.save()
     except IntegrityError as error:
-        raise ValidationError({"name": ["Another one of this name was made at the same moment."]}) from error
+        raise ValidationError({field: ["Another one of this name was made at the same moment."]}) from error
 
 
 class OrganizationViewSet(FleetViewSet):

@@ -7,14 +7,15 @@ from rest_framework import serializers
 
 from orchestrator.actions import LaunchRequest
 from orchestrator.api.control_serializers import ControlsSerializer
-from orchestrator.api.fields import IdField, LineField, StrictBooleanField, StrictSerializer, TextField, WordField
+from orchestrator.api.fields import LineField, TextField, WholeNumberField, WordField
+from orchestrator.api.target_serializers import TargetsSerializer
 from orchestrator.models import Command, CommandType, MassCommand
 from orchestrator.models.mass_commands import LABEL_LENGTH, NOTES_LENGTH
 from orchestrator.playbooks import specification
 from orchestrator.states import CommandStatus
-from orchestrator.targeting import MAX_PICKED, TargetFilter
+from orchestrator.targeting import TargetFilter
 
-_TARGETS = ("organization", "group", "location", "devices", "all_devices")
+_MOST = 2**31 - 1  # devices
 _INPUT_HELP = (
     'custom: {"command": one line}; change_password: {"password", "confirm_password", optionally "username"}; '
     "reboot: nothing"
@@ -35,25 +36,6 @@ def _input_examples() -> list[OpenApiExample]:
         )
         for command_type in CommandType
     ]
-
-
-class TargetsSerializer(StrictSerializer):
-    """The target filter: all that is given must hold; ``devices`` are taken as given."""
-
-    organization = IdField(required=False, allow_null=True)
-    group = IdField(required=False, allow_null=True)
-    location = IdField(required=False, allow_null=True)
-    devices = serializers.ListField(
-        child=IdField(), required=False, allow_null=True, max_length=MAX_PICKED,
-        help_text="Picked devices. An empty list is an error, never all devices.",
-    )  # fmt: skip
-    all_devices = StrictBooleanField(required=False, default=False, help_text="The whole system; superusers only.")
-
-    def target_filter(self) -> TargetFilter:
-        """The filter, once the data was found valid."""
-        given = {name: self.validated_data.get(name) for name in _TARGETS}
-        devices = given.pop("devices")
-        return TargetFilter(devices=None if devices is None else tuple(devices), **given)
 
 
 @extend_schema_serializer(examples=_input_examples())
@@ -85,13 +67,18 @@ class LaunchSerializer(ControlsSerializer, TargetsSerializer):
         r"^[0-9a-f]{64}\Z", required=False, default="", trim_whitespace=False,
         help_text="That of the preview: 409 if the set has changed.",
     )  # fmt: skip
+    expected_count = WholeNumberField(
+        required=False, allow_null=True, default=None, min_value=0, max_value=_MOST,
+        help_text="How many devices the targets are: 409 if it is another number. Recommended with all_devices.",
+    )  # fmt: skip
 
     def request(self) -> LaunchRequest:
         """The request, once the data was found valid."""
         values = self.validated_data
         return LaunchRequest(
             type=values["type"], input=values["input"], targets=self.target_filter(), label=values["label"],
-            notes=values["notes"], digest=values["digest"], controls=self.controls(),
+            notes=values["notes"], digest=values["digest"], expected_count=values["expected_count"],
+            controls=self.controls(),
         )  # fmt: skip
 
 
@@ -244,7 +231,10 @@ class ConfirmationSerializer(serializers.Serializer[Any]):
 
 
 class TargetsChangedSerializer(serializers.Serializer[Any]):
-    """Why a launch with a digest was refused; the lists name up to 1,000 devices, null when no longer known."""
+    """Why a launch was refused: ``targets_changed``, ``count_changed`` or ``run_deleted``.
+
+    The lists name up to 1,000 devices, null when no longer known.
+    """
 
     code = serializers.CharField()
     detail = serializers.CharField()
@@ -252,6 +242,7 @@ class TargetsChangedSerializer(serializers.Serializer[Any]):
     removed = serializers.ListField(child=serializers.UUIDField(), allow_null=True, required=False)
     added_count = serializers.IntegerField(required=False)
     removed_count = serializers.IntegerField(required=False)
+    count = serializers.IntegerField(required=False, help_text="How many devices the targets are now.")
 
 
 class ErrorSerializer(serializers.Serializer[Any]):

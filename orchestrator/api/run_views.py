@@ -14,6 +14,7 @@ from orchestrator.access import Right
 from orchestrator.api import filters
 from orchestrator.api.control_views import ControlActions
 from orchestrator.api.fleet_views import UUID_PATTERN
+from orchestrator.api.idempotency import PARAMETER, once_of
 from orchestrator.api.pagination import Pages
 from orchestrator.api.permissions import RolePermission, access_of, actor
 from orchestrator.api.run_serializers import (
@@ -26,6 +27,7 @@ from orchestrator.api.run_serializers import (
     MassCommandSerializer,
     TargetsChangedSerializer,
 )
+from orchestrator.api.throttles import LaunchThrottle
 from orchestrator.models import Command, MassCommand
 from orchestrator.targeting import REASONS
 
@@ -49,6 +51,10 @@ class MassCommandViewSet(
         """Deleting is an administrator's right, everything else an operator's."""
         return Right.MANAGE if self.action == "destroy" else Right.RUN
 
+    def get_throttles(self) -> list[Any]:
+        """Who starts something is counted."""
+        return [LaunchThrottle()] if self.action in ("create", "retry") else []
+
     def get_queryset(self) -> Any:
         """Runs of the user's organizations; system-wide ones are for superusers."""
         return access_of(self.request).visible(super().get_queryset())
@@ -58,13 +64,22 @@ class MassCommandViewSet(
         responses={
             201: MassCommandSerializer,
             409: OpenApiResponse(TargetsChangedSerializer, description="The set is no longer the previewed one."),
+            422: OpenApiResponse(ErrorSerializer, description="The Idempotency-Key was used with another body."),
         },
+        parameters=[PARAMETER],
     )
     def create(self, request: Request) -> Response:
-        """Start a mass command.  The reply comes before any device is contacted."""
-        given = LaunchSerializer(data=request.data)
-        given.is_valid(raise_exception=True)
-        run = actions.launch(actor=actor(request), request=given.request())
+        """Start a mass command.  The reply comes before any device is contacted.
+
+        With an ``Idempotency-Key`` it is safe to send it again, when a reply was lost.
+        """
+        once = once_of(request)
+        # Before the body is looked at: what it says of the future may be over when it is sent again.
+        run = actions.launched(actor=actor(request), once=once) if once else None
+        if run is None:
+            given = LaunchSerializer(data=request.data)
+            given.is_valid(raise_exception=True)
+            run = actions.launch(actor=actor(request), request=given.request(), once=once)
         address = reverse("batch-command-detail", args=[run.pk], request=request)
         data = MassCommandSerializer(run).data
         return Response(data, status=status.HTTP_201_CREATED, headers={"Location": address})

@@ -22,6 +22,7 @@ _ERRORS: Final = {
     "413": "The body is too large.",
     "415": "JSON is the only type of bodies.",
     "429": "Too many requests; Retry-After tells when to come back.",
+    "503": "The database does not answer; Retry-After tells when to come back.",
 }
 
 
@@ -42,7 +43,7 @@ class Schema(AutoSchema):
         return OpenApiResponse(_FIELD_ERRORS, description="The request is not valid.")
 
     def _error_codes(self) -> list[str]:
-        codes = ["406", "429"]
+        codes = ["406", "429", "503"]
         if self.get_auth():
             codes.append("401")
         if self.method not in ("GET", "HEAD"):
@@ -62,4 +63,8 @@ class Schema(AutoSchema):
         schema = super()._map_basic_serializer(serializer, direction)  # type: ignore[no-untyped-call]
         if direction == "request" and isinstance(serializer, StrictSerializer):
             schema["additionalProperties"] = False
+        if direction == "response":
+            for field in schema.get("properties", {}).values():
+                if field.get("format") == "email":
+                    del field["format"]  # where there is none it is "", which is no address
         return schema

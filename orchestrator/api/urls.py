@@ -7,8 +7,11 @@ from rest_framework.routers import SimpleRouter
 from orchestrator.api import (
     command_views,
     errors,
+    export_views,
     fleet_views,
+    membership_views,
     run_views,
+    schedule_views,
     schemes,  # noqa: F401 - registers itself
     user_views,
 )
@@ -21,7 +24,17 @@ router.register("credential", fleet_views.CredentialViewSet, basename="credentia
 router.register("device", fleet_views.DeviceViewSet, basename="device")
 router.register("batch-command", run_views.MassCommandViewSet, basename="batch-command")
 
+router.register("schedule", schedule_views.ScheduleViewSet, basename="schedule")
+router.register("membership", membership_views.MembershipViewSet, basename="membership")
+people = SimpleRouter()
+people.register("user", membership_views.UserViewSet, basename="user")
+
 urlpatterns = [
+    path(
+        "controller/batch-command/<uuid:pk>/export/",
+        export_views.RunExportView.as_view(),
+        name="batch-command-export",
+    ),
     path(
         "controller/batch-command/<uuid:pk>/commands/",
         command_views.RunCommandsView.as_view(),
@@ -29,6 +42,8 @@ urlpatterns = [
     ),
     path("controller/device/<uuid:pk>/command/", command_views.DeviceCommandsView.as_view(), name="device-command"),
     path("controller/", include(router.urls)),
+    path("users/me/", membership_views.MeView.as_view(), name="user-me"),
+    path("users/", include(people.urls)),
     path("users/token/", user_views.TokenView.as_view(), name="token"),
     path("schema/", SpectacularAPIView.as_view(permission_classes=()), name="schema"),
     path("docs/", SpectacularSwaggerView.as_view(url_name="schema", permission_classes=()), name="docs"),

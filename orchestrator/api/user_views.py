@@ -16,6 +16,7 @@ from rest_framework.views import APIView
 from orchestrator.api.authentication import BearerAuthentication
 from orchestrator.api.fields import StrictSerializer, TextField
 from orchestrator.api.run_serializers import ErrorSerializer
+from orchestrator.api.throttles import SignInAddressThrottle, SignInNameThrottle
 
 
 class SignInSerializer(StrictSerializer):
@@ -40,6 +41,10 @@ class TokenView(APIView):
     def get_permissions(self) -> list[Any]:
         """Only who has a token can give it back."""
         return [IsAuthenticated()] if self.request.method == "DELETE" else []
+
+    def get_throttles(self) -> list[Any]:
+        """Passwords can't be tried at will."""
+        return [SignInAddressThrottle(), SignInNameThrottle()] if self.request.method == "POST" else []
 
     def perform_authentication(self, request: Request) -> None:
         """An old token that is sent along does not hinder from signing in again."""

@@ -10,6 +10,7 @@ from orchestrator.models.fleet import (
     Organization,
     Platform,
 )
+from orchestrator.models.idempotency import IdempotencyKey
 from orchestrator.models.mass_commands import (
     Command,
     CommandType,
@@ -30,6 +31,7 @@ __all__ = (
     "Device",
     "DeviceCredential",
     "DeviceGroup",
+    "IdempotencyKey",
     "Location",
     "MassCommand",
     "Membership",

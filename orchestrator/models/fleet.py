@@ -11,6 +11,7 @@ from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, ProhibitNullCharactersValidator
 from django.db import models
 
+from orchestrator.models import lookups  # noqa: F401 - registers itself
 from orchestrator.models.addresses import validate_host, validate_host_key, validate_tags, validate_username
 from orchestrator.secrets import open_sealed, seal
 

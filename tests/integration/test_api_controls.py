@@ -7,7 +7,9 @@ import pytest
 from django.utils import timezone
 
 from orchestrator.access import Role
-from orchestrator.models import Command, MassCommand, Slice
+from orchestrator.models import Command, CommandType, MassCommand, Slice
+from orchestrator.planning import password_change
+from orchestrator.playbooks import specification
 from tests import factories
 from tests.integration.api_addresses import DEVICES, MISSING, PREVIEW, RUNS, UPTIME, case, finish, launch, post
 
@@ -49,6 +51,7 @@ GOOD: list[dict[str, Any]] = [
     {"connect_timeout": 5, "execution_timeout": 60.5, "deadline": 3600},
     {"on_conflict": "skip"},
     {"on_conflict": "fail"},
+    {"check": True},
 ]
 
 
@@ -58,6 +61,22 @@ def test_a_launch_takes_controls_and_shows_them_as_given(operator: Any, fleet: A
     shown = operator.get(f"{RUNS}{run['id']}/").json()
     assert {name: shown["controls"][name] for name in controls} == controls
     assert (shown["parent"], shown["paused"], shown["run_at"], shown["deadline"]) == (None, False, None, None)
+
+
+@pytest.mark.parametrize("kind", CommandType.values)
+def test_every_type_can_be_checked(operator: Any, fleet: Any, kind: str) -> None:
+    body = {"type": kind, "input": dict(specification(kind).example), "check": True}
+    run = launch(operator, organization=str(fleet.pk), **body)
+    assert MassCommand.objects.get(pk=run["id"]).check_mode
+    assert run["controls"]["check"] is True
+
+
+def test_a_check_of_a_password_change_leaves_the_stored_credential(operator: Any, fleet: Any) -> None:
+    secret = {"password": "n3w-Secret", "confirm_password": "n3w-Secret"}
+    body = {"organization": str(fleet.pk), "type": "change_password", "input": secret}
+    earnest, check = (launch(operator, **body, check=flag) for flag in (False, True))
+    assert password_change(MassCommand.objects.get(pk=check["id"])) is None
+    assert password_change(MassCommand.objects.get(pk=earnest["id"]))
 
 
 def test_percentages_are_of_the_eligible_devices(operator: Any, fleet: Any) -> None:
@@ -83,7 +102,7 @@ BAD: dict[str, list[Any]] = {
     "canary": [0, "0%", *AMOUNTS],
     "max_errors": AMOUNTS,
     "ramp": ["true", 1, None],
-    "check": ["true", 1, None, True],
+    "check": ["true", 1, None],
     "pause": [-1, 10**6, True, "auto", "5", "", [], {}, 10**400],
     "connect_timeout": SECONDS,
     "execution_timeout": SECONDS,

@@ -185,9 +185,7 @@ def test_a_credential_needs_a_password_or_a_key(admin: Any, home: Any) -> None:
      ("passphrase", "a\x00b"), ("become_password", ["x"]), ("token", "x")],
     ids=case,
 )  # fmt: skip
-def test_a_bad_credential_names_the_field_and_repeats_no_secret(
-    admin: Any, home: Any, field: str, value: Any
-) -> None:
+def test_a_bad_credential_names_the_field_and_repeats_no_secret(admin: Any, home: Any, field: str, value: Any) -> None:
     reply = admin.post(CREDENTIALS, _body(CREDENTIALS, home, **{field: value}))
     assert (reply.status_code, list(reply.json())) == (400, [field])
     assert b"s3cr3t" not in reply.content

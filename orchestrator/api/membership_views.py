@@ -1,0 +1,106 @@
+"""People and their roles: users for superusers, memberships for administrators too, and who one is."""
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers, viewsets
+from rest_framework.permissions import IsAuthenticated
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from orchestrator.access import Access, Right
+from orchestrator.api import filters
+from orchestrator.api.fleet_views import UUID_PATTERN, save_named
+from orchestrator.api.membership_serializers import MembershipSerializer, MeSerializer, UserSerializer
+from orchestrator.api.permissions import RolePermission, access_of, actor
+from orchestrator.exceptions import NotPermittedError
+from orchestrator.models import Membership, User
+
+
+class PeoplePermission(RolePermission):
+    """Even to look at the list takes the right to change it; single rows don't exist for anybody else."""
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        """Whether the user could do this anywhere at all."""
+        if not request.user.is_authenticated:
+            return False
+        return "pk" in view.kwargs or self.may_create(access_of(request), view)
+
+    def has_object_permission(self, request: Request, view: APIView, obj: Any) -> bool:
+        """The view shows only those that may be changed."""
+        return True
+
+
+class UsersPermission(PeoplePermission):
+    """Users are the superusers' business."""
+
+    def may_create(self, access: Access, view: APIView) -> bool:
+        """Only superusers."""
+        return access.everything
+
+
+class UserViewSet(viewsets.ModelViewSet[User]):
+    """Users, for superusers."""
+
+    queryset = User.objects.all()
+    serializer_class = UserSerializer
+    filterset_class = filters.UserFilter
+    lookup_value_regex = UUID_PATTERN
+    permission_classes = (UsersPermission,)
+
+    def get_queryset(self) -> Any:
+        """All of them, or none."""
+        rows = super().get_queryset()
+        return rows if access_of(self.request).everything else rows.none()
+
+    def perform_create(self, serializer: serializers.BaseSerializer[Any]) -> None:
+        """Save; two that race for one name are told so."""
+        save_named(serializer, "username")
+
+    def perform_update(self, serializer: serializers.BaseSerializer[Any]) -> None:
+        """Save; two that race for one name are told so."""
+        save_named(serializer, "username")
+
+    def perform_destroy(self, instance: User) -> None:
+        """Delete; what the user started stays.
+
+        Raises:
+            NotPermittedError: it is oneself.
+        """
+        if instance == actor(self.request):
+            raise NotPermittedError("Nobody deletes themselves.")
+        instance.delete()
+
+
+class MeView(APIView):
+    """Who asks."""
+
+    permission_classes = (IsAuthenticated,)
+
+    @extend_schema(responses={200: MeSerializer})
+    def get(self, request: Request) -> Response:
+        """The user of this request, with the roles that count now."""
+        user = User.objects.prefetch_related("memberships__organization").get(pk=actor(request).pk)
+        return Response(MeSerializer(user).data)
+
+
+class MembershipViewSet(viewsets.ModelViewSet[Membership]):
+    """Who has which role where, for the administrators of each organization."""
+
+    queryset = Membership.objects.select_related("user", "organization").order_by(
+        "organization__name", "user__username", "pk"
+    )
+    serializer_class = MembershipSerializer
+    filterset_class = filters.MembershipFilter
+    lookup_value_regex = UUID_PATTERN
+    permission_classes = (PeoplePermission,)
+
+    def get_queryset(self) -> Any:
+        """Those of the organizations of which the user is administrator."""
+        access, rows = access_of(self.request), super().get_queryset()
+        return rows if access.everything else rows.filter(organization__in=access.organizations(Right.MANAGE))
+
+    def perform_create(self, serializer: serializers.BaseSerializer[Any]) -> None:
+        """Save; two that race for one user are told so."""
+        save_named(serializer, "user")
