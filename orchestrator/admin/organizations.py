@@ -40,7 +40,7 @@ class OrganizationForm(RowForm):
 
     class Meta:
         model = Organization
-        fields = ("name", "is_active", "allowed_types")
+        fields = ("name", "is_active", "allowed_types", "keep_days")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -72,7 +72,7 @@ class OrganizationAdmin(OrganizationScopedAdmin):
         shown = ("every_type", "allowed_types")
         if obj is not None and not self.has_change_permission(request, obj):
             shown = ("types",)  # type: ignore[assignment]
-        return ((None, {"fields": ("name", "is_active")}), ("Commands on its devices", {"fields": shown}))
+        return ((None, {"fields": ("name", "is_active", "keep_days")}), ("Commands on its devices", {"fields": shown}))
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """See ``get_fieldsets``."""

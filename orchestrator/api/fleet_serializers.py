@@ -47,17 +47,18 @@ class RowSerializer(StrictSerializer, serializers.ModelSerializer[Any]):
 
 
 class OrganizationSerializer(RowSerializer):
-    """A tenant; ``allowed_types`` null means all command types."""
+    """A tenant; ``allowed_types`` null means all command types, ``keep_days`` null that results are kept for ever."""
 
     name = LineField(max_length=128)
     is_active = StrictBooleanField(required=False, default=True)
     allowed_types = serializers.ListField(
         child=WordField(choices=CommandType.choices), allow_null=True, required=False, default=None
     )
+    keep_days = WholeNumberField(min_value=1, max_value=36_500, allow_null=True, required=False, default=None)
 
     class Meta:
         model = Organization
-        fields = ("id", "name", "is_active", "allowed_types", *_DATES)
+        fields = ("id", "name", "is_active", "allowed_types", "keep_days", *_DATES)
         read_only_fields = _DATES
 
     def validate_name(self, value: str) -> str:
