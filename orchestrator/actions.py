@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import F
+from django.db.models import Exists, F, OuterRef
 from django.utils import timezone
 
 from orchestrator import host_keys
@@ -29,7 +29,17 @@ from orchestrator.exceptions import (
     StillActiveError,
     TargetsChangedError,
 )
-from orchestrator.models import Command, Device, IdempotencyKey, MassCommand, Preview, Schedule, Slice, User
+from orchestrator.models import (
+    Command,
+    Device,
+    IdempotencyKey,
+    MassCommand,
+    Organization,
+    Preview,
+    Schedule,
+    Slice,
+    User,
+)
 from orchestrator.models.idempotency import Once
 from orchestrator.pacing import Controls, advance, amount, cut_waves, open_wave, wave_is_over
 from orchestrator.playbooks import check_input, specification
@@ -372,6 +382,34 @@ def delete(*, actor: User, run: MassCommand) -> None:
         if locked.status not in RUN_FINISHED:
             raise StillActiveError
         Command.objects.filter(mass_command=locked).update(input=locked.input, mass_command=None, slice=None)
+        locked.delete()
+
+
+def busy_organizations(organizations: Iterable[Organization]) -> list[Organization]:
+    """Those in which a run goes on, be it one over several organizations."""
+    runs = MassCommand.objects.active().filter(organization=OuterRef("pk"))
+    rows = Command.objects.open().filter(organization=OuterRef("pk"))
+    ids = [organization.pk for organization in organizations]
+    return list(Organization.objects.filter(Exists(runs) | Exists(rows), pk__in=ids))
+
+
+def delete_organization(*, actor: User, organization: Organization) -> None:
+    """Delete an organization with all that is its own.
+
+    Raises:
+        NotPermittedError: the user is no superuser.
+        StillActiveError: a run goes on there.  Its devices may be carrying it out, and in a run over several
+            organizations the rest would wait for rows that are gone.
+    """
+    if not Access.of(actor).everything:
+        raise NotPermittedError("Only superusers may delete an organization.")
+    with transaction.atomic():  # within the one of an admin page; nothing leaves the process here
+        # Who launches meanwhile waits for this lock, and then finds the organization gone.
+        locked = Organization.objects.select_for_update().filter(pk=organization.pk).first()
+        if locked is None:
+            return
+        if busy_organizations([locked]):
+            raise StillActiveError("A mass command goes on in this organization. Wait for its end, or cancel it first.")
         locked.delete()
 
 

@@ -1,6 +1,6 @@
 """Tenants and what structures their fleets: organizations, locations, device groups."""
 
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 from django.contrib import admin
@@ -8,6 +8,7 @@ from django.db.models import Count
 from django.http import HttpRequest
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldBooleanSwitchWidget
 
+from orchestrator import actions
 from orchestrator.access import Right
 from orchestrator.admin.running import RunAction
 from orchestrator.admin.scoped import OrganizationScopedAdmin, OwnedForm, RowForm, VisibleFilter, access_of
@@ -21,6 +22,7 @@ from orchestrator.models import (
     Location,
     MassCommand,
     Organization,
+    User,
 )
 
 
@@ -89,6 +91,21 @@ class OrganizationAdmin(OrganizationScopedAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Superusers."""
         return access_of(request).everything
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """Organizations in which a run goes on are protected."""
+        rows = list(objs)
+        shown, counted, lacking, _ = super().get_deleted_objects(rows, request)
+        return shown, counted, lacking, [f"{row} (a run goes on there)" for row in actions.busy_organizations(rows)]
+
+    def delete_model(self, request: HttpRequest, obj: Organization) -> None:
+        """As the API does."""
+        actions.delete_organization(actor=cast("User", request.user), organization=obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
+        """One after the other."""
+        for row in queryset:
+            self.delete_model(request, row)
 
     def consequences(self, rows: list[Any]) -> dict[str, int]:
         """With all that is theirs."""

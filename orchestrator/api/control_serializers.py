@@ -10,7 +10,7 @@ from django.utils import timezone
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from orchestrator.api.fields import IdField, StrictBooleanField, StrictSerializer, WordField
+from orchestrator.api.fields import IdField, ShortListField, StrictBooleanField, StrictSerializer, WordField
 from orchestrator.models import OnConflict
 from orchestrator.pacing import Controls
 from orchestrator.states import ERRORS, FINISHED, CommandStatus
@@ -193,7 +193,7 @@ def controls_of(values: Mapping[str, Any]) -> Controls:
 class CancelSerializer(StrictSerializer):
     """What to stop: the whole run, or some of its devices as far as they wait."""
 
-    devices = serializers.ListField(
+    devices = ShortListField(
         child=IdField(), required=False, allow_null=True, allow_empty=False, max_length=MAX_PICKED,
         help_text="Devices of the run; left out: the whole run.",
     )  # fmt: skip
@@ -202,7 +202,7 @@ class CancelSerializer(StrictSerializer):
 class RetrySerializer(StrictSerializer):
     """Which devices to try again."""
 
-    statuses = serializers.ListField(
+    statuses = ShortListField(
         child=WordField(choices=[(status.value, status.label) for status in _RETRIABLE]),
         required=False, allow_empty=False, max_length=len(_RETRIABLE),
         default=lambda: sorted(ERRORS),

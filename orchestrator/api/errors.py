@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, Final
 
 from django.core.exceptions import BadRequest, PermissionDenied, RequestDataTooBig, SuspiciousOperation
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 
 _INTERNAL = {"code": "internal_error", "detail": "The service made a mistake. Its log has the details."}
 _UNAVAILABLE = {"code": "unavailable", "detail": "The database does not answer. Try again in some seconds."}
+_ENTRIES: Final = 100  # fields, or items of a list, of which the errors are told
 _LENGTH: Final = 500  # characters of a message: those that repeat the input would repeat megabytes
 # What Django itself says of a request that it can't read (a form with a forged length, for example).
 _UNREADABLE: Final = (SuspiciousOperation, BadRequest, MultiPartParserError, UnreadablePostError)
@@ -71,7 +73,7 @@ def _shaped(error: Exception, data: Any) -> Any:
 def _presentable(data: Any) -> Any:
     """The same in text that JSON can carry: no lone surrogates, and no megabytes of repeated input."""
     if isinstance(data, Mapping):
-        return {_presentable(str(name)): _presentable(value) for name, value in data.items()}
+        return {_presentable(str(name)): _presentable(value) for name, value in islice(data.items(), _ENTRIES)}
     if isinstance(data, list | tuple):
         return [_presentable(item) for item in data]
     if isinstance(data, str):

@@ -13,6 +13,7 @@ from orchestrator.access import Right
 from orchestrator.api.fields import (
     LineField,
     RowsField,
+    ShortListField,
     StrictBooleanField,
     StrictSerializer,
     TextField,
@@ -51,9 +52,10 @@ class OrganizationSerializer(RowSerializer):
 
     name = LineField(max_length=128)
     is_active = StrictBooleanField(required=False, default=True)
-    allowed_types = serializers.ListField(
-        child=WordField(choices=CommandType.choices), allow_null=True, required=False, default=None
-    )
+    allowed_types = ShortListField(
+        child=WordField(choices=CommandType.choices), max_length=len(CommandType), allow_null=True, required=False,
+        default=None,
+    )  # fmt: skip
     keep_days = WholeNumberField(min_value=1, max_value=36_500, allow_null=True, required=False, default=None)
 
     class Meta:
@@ -222,7 +224,7 @@ class DeviceSerializer(OwnedSerializer):
     platform = WordField(choices=Platform.choices, required=False, default=Platform.LINUX)
     credentials = CredentialField(queryset=Credential.objects.all(), many=True, required=False, default=list)
     is_active = StrictBooleanField(required=False, default=True)
-    tags = serializers.ListField(child=LineField(max_length=64), required=False, default=list, max_length=64)
+    tags = ShortListField(child=LineField(max_length=64), required=False, default=list, max_length=64)
     host_key = TextField(required=False, allow_blank=True, default="", max_length=16_384)
     fingerprint = serializers.CharField(read_only=True, help_text="SHA-256 of the pinned host key.")
 

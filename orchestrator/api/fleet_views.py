@@ -4,7 +4,7 @@ from typing import Any
 
 from django.db import IntegrityError, transaction
 from drf_spectacular.utils import OpenApiResponse, extend_schema
-from rest_framework import serializers, viewsets
+from rest_framework import serializers, status, viewsets
 from rest_framework.decorators import action
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
@@ -69,6 +69,12 @@ class OrganizationViewSet(FleetViewSet):
     filterset_class = filters.NamedFilter
     permission_classes = (OrganizationPermission,)
     organization_lookup = "pk"
+
+    @extend_schema(responses={204: None, 409: OpenApiResponse(ErrorSerializer, description="A run goes on there.")})
+    def destroy(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Delete an organization with its fleet, its runs and their results."""
+        actions.delete_organization(actor=actor(request), organization=self.get_object())
+        return Response(status=status.HTTP_204_NO_CONTENT)
 
 
 class LocationViewSet(FleetViewSet):

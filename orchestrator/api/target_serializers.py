@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from rest_framework import serializers
-
-from orchestrator.api.fields import IdField, LineField, StrictBooleanField, StrictSerializer, WordField
+from orchestrator.api.fields import IdField, LineField, ShortListField, StrictBooleanField, StrictSerializer, WordField
 from orchestrator.models import Platform
 from orchestrator.targeting import MAX_PICKED, TargetFilter
 
@@ -17,8 +15,8 @@ _NAMED: Final = ("organization", "group", "location")
 class ExcludeSerializer(StrictSerializer):
     """What is never a target, whatever else holds."""
 
-    devices = serializers.ListField(child=IdField(), required=False, allow_null=True, max_length=MAX_PICKED)
-    groups = serializers.ListField(child=IdField(), required=False, allow_null=True, max_length=_MOST_GROUPS)
+    devices = ShortListField(child=IdField(), required=False, allow_null=True, max_length=MAX_PICKED)
+    groups = ShortListField(child=IdField(), required=False, allow_null=True, max_length=_MOST_GROUPS)
 
 
 class TargetsSerializer(StrictSerializer):
@@ -27,7 +25,7 @@ class TargetsSerializer(StrictSerializer):
     organization = IdField(required=False, allow_null=True)
     group = IdField(required=False, allow_null=True)
     location = IdField(required=False, allow_null=True)
-    devices = serializers.ListField(
+    devices = ShortListField(
         child=IdField(), required=False, allow_null=True, max_length=MAX_PICKED,
         help_text="Picked devices. An empty list is an error, never all devices.",
     )  # fmt: skip
@@ -37,7 +35,7 @@ class TargetsSerializer(StrictSerializer):
         max_length=128, required=False, allow_null=True,
         help_text="A pattern for the whole name, in any case: * is any text, ? is one character.",
     )  # fmt: skip
-    tags = serializers.ListField(
+    tags = ShortListField(
         child=LineField(max_length=64), required=False, allow_null=True, allow_empty=False, max_length=_MOST_TAGS,
         help_text="A device must have all of them.",
     )  # fmt: skip

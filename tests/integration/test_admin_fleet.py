@@ -12,6 +12,7 @@ from orchestrator.access import Role
 from orchestrator.exceptions import DeviceUnreachableError
 from orchestrator.models import Credential, Device, Membership, Organization, User
 from tests import factories
+from tests.integration.api_addresses import finish, launch
 
 pytestmark = pytest.mark.django_db
 
@@ -326,6 +327,24 @@ def test_an_organization_is_made_and_deleted_by_superusers(
     factories.device(organization=organization)
     assert send(factories.superuser(), *delete, data={"post": "yes"}).status_code == 200
     assert not Organization.objects.filter(pk=organization.pk).exists()
+
+
+@pytest.mark.usefixtures("outbox")
+def test_an_organization_is_not_deleted_while_a_run_goes_on_there(
+    send: Any, api: Any, organization: Organization
+) -> None:
+    root = factories.superuser()
+    factories.device(organization=organization)
+    run = launch(api(root), organization=str(organization.pk))
+    one = ("admin:orchestrator_organization_delete", organization.pk)
+    many = {"action": "delete_selected", "_selected_action": [organization.pk], "post": "yes"}
+    for name, data in ((one, {"post": "yes"}), (("admin:orchestrator_organization_changelist",), many)):
+        reply = send(root, *name, data=data)
+        assert "a run goes on there" in reply.content.decode()
+        assert Organization.objects.filter(pk=organization.pk).exists()
+    finish(run["id"])
+    send(root, "admin:orchestrator_organization_changelist", data=many)
+    assert not Organization.objects.exists()
 
 
 # ---------------------------------------------------------------- users and tokens

@@ -105,7 +105,7 @@ def rows(api: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     kinds: dict[str, Any] = {
         "organization": organization, "device": device, "group": group, "location": location, "schedule": schedule,
         "credential": device.credentials.get(), "user": user, "membership": user.memberships.get(),
-        "newcomer": factories.user(),
+        "newcomer": factories.user(), "idle": factories.organization(),
     }  # fmt: skip
     return {kind: str(row.pk) for kind, row in kinds.items()} | {"batch-command": run, "active": active}
 
@@ -115,6 +115,8 @@ def _come_home(case: Any, rows: dict[str, str]) -> None:
     path, body = case.operation.path, case.body
     if "id" in case.path_parameters:
         case.path_parameters["id"] = rows["active" if path.endswith(CONTROLS) else path.split("/")[4]]
+    if path.endswith("/organization/{id}/") and case.method.upper() == "DELETE":
+        case.path_parameters["id"] = rows["idle"]  # a run goes on in the other one
     if not isinstance(body, dict):
         return
     likely: dict[str, Any] = LIKELY | {name: rows[name] for name in ("organization", "group", "location", "user")}

@@ -156,6 +156,24 @@ def test_a_lone_surrogate_anywhere_is_refused(root: Any, field: str, value: Any)
     assert field in reply.json()
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"devices": [0] * 300_000},
+        {"tags": [0] * 300_000},
+        {"exclude": {"devices": [0] * 300_000}},
+        {"devices": [0] * 20_000},
+        {f"k{number}": 0 for number in range(100_000)},
+        {"type": "custom", "all_devices": True, "input": {f"k{number}": 0 for number in range(100_000)}},
+    ],
+    ids=case,
+)
+def test_a_hundred_thousand_errors_are_not_told_one_by_one(root: Any, body: dict[str, Any]) -> None:
+    reply = root.post(PREVIEW, body)
+    assert reply.status_code == 400
+    assert len(reply.content) < 20_000
+
+
 def test_a_forged_host_header_is_400_in_json(root: Any) -> None:
     _is_error(root.get(DEVICES, HTTP_HOST="evil.example.com"), 400, "bad_request")
 

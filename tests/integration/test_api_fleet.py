@@ -16,7 +16,10 @@ from tests.integration.api_addresses import (
     LOCATIONS,
     MISSING,
     ORGANIZATIONS,
+    RUNS,
     case,
+    finish,
+    launch,
     names,
     post,
 )
@@ -79,6 +82,18 @@ def test_organizations_are_made_and_deleted_by_superusers(admin: Any, root: Any,
     assert (made.status_code, made.json()["allowed_types"], made.json()["is_active"]) == (201, ["reboot"], True)
     assert admin.delete(f"{ORGANIZATIONS}{home.pk}/").status_code == 403
     assert root.delete(f"{ORGANIZATIONS}{made.json()['id']}/").status_code == 204
+
+
+@pytest.mark.usefixtures("outbox")
+def test_an_organization_is_not_deleted_while_a_run_goes_on_there(root: Any, home: Any) -> None:
+    devices = [factories.device(organization=home), factories.device()]
+    runs = [launch(root, organization=str(home.pk)), launch(root, devices=[str(row.pk) for row in devices])]
+    for run in runs:
+        reply = root.delete(f"{ORGANIZATIONS}{home.pk}/")
+        assert (reply.status_code, reply.json()["code"]) == (409, "still_active")
+        finish(run["id"])
+    assert root.delete(f"{ORGANIZATIONS}{home.pk}/").status_code == 204
+    assert [root.get(f"{RUNS}{run['id']}/").status_code for run in runs] == [404, 200]
 
 
 @pytest.mark.parametrize("address", [ORGANIZATIONS, *OWNED])

@@ -12,13 +12,12 @@ from tests import factories
 from tests.integration.api_addresses import case
 from tests.integration.test_api_tenancy import World
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("outbox")]
+pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.slow, pytest.mark.usefixtures("outbox")]
 
 HOSTILE: list[Any] = [
-    None, True, False, 0, -1, 1.5, 10**400, 2**63, 1e308, "", " ", "x" * 100_000, "\x00", "a\x00b", "\ud800", "a\nb",
-    "\x1b[2J", "\u202e", "../../etc/passwd", "{{ 7*7 }}", "'; DROP TABLE x; --", "%s%n{0}", "00000000", "*" * 64,
-    "9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00", "0 0 31 2 *", "*/0 * * * *", "@reboot", "101%", "-1%",
-    [], {}, [None], [[]], [{}], {"": ""}, {"\ud800": "\ud800"}, ["\ud800"], ["\x00"], [0] * 30_000, ["x" * 100_000],
+    None, True, -1, 1.5, 10**400, 2**63, "", "\x00", "\ud800", "x" * 20_000, "a\nb", "{{ 7*7 }}%s{0}", "101%",
+    "9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00", "0 0 31 2 *", [], {}, [None], [{}], ["\ud800"],
+    {"\ud800": ""}, [0] * 30_000,
 ]  # fmt: skip
 QUERIES = ["", "%00", "x", "-1", "%ED%A0%80", "1e400", "9" * 5_000, "9999-12-31T23:59:59-14:00",
            "0001-01-01T00:00%2B14:00",
@@ -104,7 +103,7 @@ def _is_decent(reply: Any, told: str) -> None:
     if reply.status_code >= 400:
         assert reply["Content-Type"] == "application/json", told
         assert isinstance(reply.json(), dict), told
-        assert len(reply.content) < 2_000_000, told
+        assert len(reply.content) < 20_000, told
 
 
 @pytest.mark.parametrize(("method", "path"), BODIES, ids=case)

@@ -62,7 +62,7 @@ TABLE |= {
 # What says nothing of anybody's rows: signing in, the description of the API.
 OF_NOBODY = {"token": {"post", "delete"}, "schema": {"get"}, "docs": {"get"}, "without-slash": set()}
 
-FINISHED = {("batch-command-detail", "delete"), ("batch-command-retry", "post")}
+FINISHED = {("batch-command-detail", "delete"), ("batch-command-retry", "post"), ("organization-detail", "delete")}
 
 
 def _patterns(patterns: Any, prefix: str = "") -> Iterator[tuple[str, URLPattern]]:
