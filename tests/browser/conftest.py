@@ -27,9 +27,12 @@ def _executable() -> str | None:
     return "" if any(cache.glob("chromium*-*")) else None
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """The browser; skipped where there is none."""
+    """The browser; skipped where there is none.
+
+    It ends with its module: Playwright's event loop in this thread would be in the way of others' asynchronous tests.
+    """
     executable = _executable()
     if executable is None:
         pytest.skip("no Chromium: scripts/install-packages test")
