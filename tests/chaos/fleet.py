@@ -1,9 +1,10 @@
 """Devices that count what they carry out, the service, and its processes."""
 
 import os
+import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,13 @@ def victims(stack: Stack, what: str) -> list[int]:
         "recovery": "recover --forever",
     }
     return [pid for pid, line in lines.items() if patterns[what] in line]
+
+
+def kill(*pids: int) -> None:
+    """Kill -9; one of them may have gone with another."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def check(fleet: Fleet, run: Any) -> None:

@@ -4,16 +4,14 @@ Each device counts its executions in a file.  ``CHAOS_ROUNDS`` and ``CHAOS_DEVIC
 (``make chaos``); the short form runs with the other tests.
 """
 
-import os
 import random
-import signal
 import time
 from collections.abc import Iterator
 
 import pytest
 
 from orchestrator.supervisor import descendants
-from tests.chaos.fleet import ROUNDS, Fleet, check, counting, settle, victims, words
+from tests.chaos.fleet import ROUNDS, Fleet, check, counting, kill, settle, victims, words
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -31,8 +29,7 @@ def test_a_kill_at_any_moment_loses_nothing_and_repeats_nothing(fleet: Fleet, wh
     launched = fleet.launch()
     time.sleep(random.uniform(0.0, 6.0))
     killed = victims(fleet.service.stack, what)
-    for pid in killed[: 1 if what in {"horse", "worker"} else None]:
-        os.kill(pid, signal.SIGKILL)
+    kill(*killed[: 1 if what in {"horse", "worker"} else None])
     run = settle(fleet, launched)
     check(fleet, run)
 
@@ -43,8 +40,7 @@ def test_a_kill_of_the_whole_stack_at_any_moment(fleet: Fleet, number: int) -> N
     time.sleep(random.uniform(0.0, 6.0))
     stack = fleet.service.stack
     everything = [stack.pid, *descendants(stack.pid)]
-    for pid in everything:
-        os.kill(pid, signal.SIGKILL)
+    kill(*everything)
     stack.stop()
     stack.start()
     fleet.service.connect()
