@@ -3,10 +3,9 @@
 from dataclasses import replace
 from typing import Any, Final
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
 from django import forms
 from django.contrib import admin
+from django.core.exceptions import ValidationError
 from django.db.models import Count
 from django.http import HttpRequest
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminPasswordWidget, UnfoldAdminTextareaWidget
@@ -80,17 +79,10 @@ class CredentialForm(OwnedForm):
 
     def _check_key(self) -> None:
         """The private key as ssh reads it."""
-        text = self.secrets.private_key.replace("\r\n", "\n").strip()
-        if not text:
-            return
-        self.secrets = replace(self.secrets, private_key=text + "\n")
-        load = load_ssh_private_key if "OPENSSH PRIVATE KEY" in text else load_pem_private_key
         try:
-            load(self.secrets.private_key.encode(), self.secrets.passphrase.encode() or None)
-        except (ValueError, TypeError, UnsupportedAlgorithm):
-            self.add_error(
-                "private_key", "This is no private key in OpenSSH or PEM format, or its passphrase is another one."
-            )
+            self.secrets = self.secrets.with_readable_key()
+        except ValidationError as error:
+            self.add_error("private_key", error)
 
     def save(self, commit: bool = True) -> Any:
         """Seal the secrets into the row."""

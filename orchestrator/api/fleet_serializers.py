@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
+from django.core.exceptions import ValidationError
 from django.db import transaction
 from rest_framework import serializers
 
@@ -156,7 +155,7 @@ class CredentialSerializer(OwnedSerializer):
         if not secrets.password and not secrets.private_key:
             raise serializers.ValidationError({"password": ["Give a password or a private key."]})
         if "private_key" in given or "passphrase" in given:
-            secrets = replace(secrets, private_key=_checked_key(secrets))
+            secrets = _readable(secrets)
         attrs["secrets"] = secrets
         if isinstance(self.instance, Credential) and attrs.get("organization", None) not in (
             None, self.instance.organization
@@ -179,20 +178,11 @@ class CredentialSerializer(OwnedSerializer):
         return updated
 
 
-def _checked_key(secrets: CredentialSecrets) -> str:
-    """The private key as ssh reads it; none stays none."""
-    if not secrets.private_key:
-        return ""
-    text = secrets.private_key.replace("\r\n", "\n").strip() + "\n"
-    passphrase = secrets.passphrase.encode() or None
-    load = load_ssh_private_key if "OPENSSH PRIVATE KEY" in text else load_pem_private_key
+def _readable(secrets: CredentialSecrets) -> CredentialSecrets:
     try:
-        load(text.encode(), passphrase)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise serializers.ValidationError(
-            {"private_key": ["This is no private key in OpenSSH or PEM format, or its passphrase is another one."]}
-        ) from error
-    return text
+        return secrets.with_readable_key()
+    except ValidationError as error:
+        raise serializers.ValidationError({"private_key": error.messages}) from error
 
 
 class CredentialsField(RowsField):

@@ -4,9 +4,11 @@ import base64
 import binascii
 import hashlib
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, ProhibitNullCharactersValidator
 from django.db import models
@@ -93,6 +95,25 @@ class CredentialSecrets:
 
     def __repr__(self) -> str:
         return "CredentialSecrets(…)"
+
+    def with_readable_key(self) -> "CredentialSecrets":
+        """The same, with the private key as ssh reads it; no key stays no key.
+
+        Raises:
+            ValidationError: it is no private key, or the passphrase does not open it; the message repeats neither.
+        """
+        text = self.private_key.replace("\r\n", "\n").strip()
+        if not text:
+            return self
+        key = text + "\n"
+        load = load_ssh_private_key if "OPENSSH PRIVATE KEY" in key else load_pem_private_key
+        try:
+            load(key.encode(), self.passphrase.encode() or None)
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise ValidationError(
+                "This is no private key in OpenSSH or PEM format, or its passphrase is another one."
+            ) from error
+        return replace(self, private_key=key)
 
 
 class Credential(OrganizationOwned):
