@@ -1,10 +1,6 @@
-"""What people do: preview, launch, cancel, delete, enrol.  The only writers outside a run.
+"""Preview, launch, and launch again on what failed."""
 
-Each is one durable transaction, and what leaves the process happens on commit.
-"""
-
-import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import batched, islice
@@ -12,39 +8,33 @@ from typing import Any, Final
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import Exists, F, OuterRef
+from django.db.models import F
 from django.utils import timezone
 
-from orchestrator import host_keys
-from orchestrator.access import Access, Right
+from orchestrator.access import Access
+from orchestrator.actions.permission import permit_control
 from orchestrator.exceptions import (
     CountChangedError,
-    HostKeyChangedError,
     InvalidFieldError,
     KeyReusedError,
-    NotActiveError,
     NoTargetsError,
-    NotPermittedError,
     RunDeletedError,
     StillActiveError,
     TargetsChangedError,
 )
 from orchestrator.models import (
     Command,
-    Device,
     IdempotencyKey,
     MassCommand,
-    Organization,
     Preview,
     Schedule,
     Slice,
     User,
 )
 from orchestrator.models.idempotency import Once
-from orchestrator.pacing import Controls, advance, amount, cut_waves, open_wave, wave_is_over
+from orchestrator.pacing import Controls, advance, amount, cut_waves
 from orchestrator.playbooks import check_input, specification
-from orchestrator.recording import CANCELLED_WAITING, skip
-from orchestrator.states import ERRORS, RUN_FINISHED, CommandStatus, RunStatus
+from orchestrator.states import ERRORS, CommandStatus, RunStatus
 from orchestrator.targeting import REASONS, Digest, TargetFilter, TargetSet, difference, resolve, unpack
 
 _INSERT: Final = 1_000  # rows in one statement
@@ -104,7 +94,7 @@ def launched(*, actor: User, once: Once) -> MassCommand | None:
         raise KeyReusedError
     if known.mass_command is None:
         raise RunDeletedError
-    _permit_control(actor, known.mass_command)
+    permit_control(actor, known.mass_command)
     return known.mass_command
 
 
@@ -256,78 +246,6 @@ def _changed(found: TargetSet, expected: str) -> TargetsChangedError:
     )
 
 
-def cancel(*, actor: User, run: MassCommand, devices: Sequence[uuid.UUID] | None = None) -> None:
-    """Stop a run: what waits is ended at once, what runs is ended by its worker within seconds.
-
-    With ``devices`` only those are stopped, as far as they wait; one that runs already goes on to its end.
-
-    Raises:
-        NotPermittedError: the user may not run commands in its organization.
-        InvalidFieldError: a device is none of the run's.
-    """
-    _permit_control(actor, run)
-    if devices is not None:
-        _refuse_strangers(run, devices)
-        _cancel_waiting(run, devices)
-        return
-    with transaction.atomic(durable=True):
-        MassCommand.objects.active().filter(pk=run.pk, cancel_requested=None).update(
-            cancel_requested=timezone.now(), status=RunStatus.CANCELLING
-        )
-    advance(run.pk)
-
-
-def _refuse_strangers(run: MassCommand, devices: Sequence[uuid.UUID]) -> None:
-    own = set(Command.objects.filter(mass_command=run, device__in=devices).values_list("device_id", flat=True))
-    if strange := [str(pk) for pk in devices if pk not in own]:
-        raise InvalidFieldError("devices", f"This run has no such device: {', '.join(strange[:5])}.")
-
-
-def _cancel_waiting(run: MassCommand, devices: Sequence[uuid.UUID]) -> None:
-    with transaction.atomic(durable=True):
-        # The run first, then its slices, as pacing does: the other order could end in a deadlock.  Both are locked,
-        # so that no worker takes one of these slices and plans with a row that ends here.
-        MassCommand.objects.select_for_update().filter(pk=run.pk).first()
-        slices = Slice.objects.select_for_update().filter(mass_command=run, status__in=("held", "queued"))
-        waiting = Command.objects.filter(slice__in=list(slices), device__in=devices)
-        skip(run.pk, dict.fromkeys(waiting.values_list("pk", flat=True), CANCELLED_WAITING))
-    MassCommand.objects.finish_if_done(run.pk)
-
-
-def pause(*, actor: User, run: MassCommand) -> None:
-    """Start nothing more; devices that run go on to their end.
-
-    Raises:
-        NotPermittedError: the user may not run commands in its organization.
-        NotActiveError: the run has ended.
-    """
-    _permit_control(actor, run)
-    with transaction.atomic(durable=True):
-        active = MassCommand.objects.active().filter(pk=run.pk, cancel_requested=None)
-        if not active.filter(paused=None).update(paused=timezone.now()) and not active.exists():
-            raise NotActiveError
-        Slice.objects.hold(run.pk)
-
-
-def resume(*, actor: User, run: MassCommand) -> None:
-    """Go on after a pause; where a run waits between two waves, let the next one begin.
-
-    Raises:
-        NotPermittedError: the user may not run commands in its organization.
-        NotActiveError: the run has ended.
-    """
-    _permit_control(actor, run)
-    with transaction.atomic(durable=True):
-        locked = MassCommand.objects.select_for_update().active().filter(pk=run.pk, cancel_requested=None).first()
-        if locked is None:
-            raise NotActiveError
-        if locked.paused:
-            MassCommand.objects.filter(pk=run.pk).update(paused=None)
-        elif wave_is_over(locked):
-            open_wave(locked)
-    advance(run.pk)
-
-
 def retry(*, actor: User, run: MassCommand, statuses: Iterable[str] = ERRORS, command_input: Any = None) -> MassCommand:
     """A new run on the devices of this one that ended in one of the statuses; its controls are the same.
 
@@ -338,7 +256,7 @@ def retry(*, actor: User, run: MassCommand, statuses: Iterable[str] = ERRORS, co
         InvalidFieldError: no device ended so, or the input must be given.
         NotPermittedError: the user may not run commands in its organization.
     """
-    _permit_control(actor, run)
+    permit_control(actor, run)
     run.refresh_from_db()
     if run.is_active:
         raise StillActiveError
@@ -359,78 +277,3 @@ def retry(*, actor: User, run: MassCommand, statuses: Iterable[str] = ERRORS, co
         parent=run,
     )
     return launch(actor=actor, request=request)
-
-
-def _permit_control(actor: User, run: MassCommand) -> None:
-    if not Access.of(actor).can(Right.RUN, run.organization_id):
-        raise NotPermittedError
-
-
-def delete(*, actor: User, run: MassCommand) -> None:
-    """Delete a finished run; the rows stay as their devices' history, and keep what was run.
-
-    Raises:
-        NotPermittedError: the user is no administrator of its organization.
-        StillActiveError: the run has not ended.
-    """
-    if not Access.of(actor).can(Right.MANAGE, run.organization_id):
-        raise NotPermittedError("Only administrators of its organization may delete a mass command.")
-    with transaction.atomic(durable=True):
-        locked = MassCommand.objects.select_for_update().filter(pk=run.pk).first()
-        if locked is None:
-            return
-        if locked.status not in RUN_FINISHED:
-            raise StillActiveError
-        Command.objects.filter(mass_command=locked).update(input=locked.input, mass_command=None, slice=None)
-        locked.delete()
-
-
-def busy_organizations(organizations: Iterable[Organization]) -> list[Organization]:
-    """Those in which a run goes on, be it one over several organizations."""
-    runs = MassCommand.objects.active().filter(organization=OuterRef("pk"))
-    rows = Command.objects.open().filter(organization=OuterRef("pk"))
-    ids = [organization.pk for organization in organizations]
-    return list(Organization.objects.filter(Exists(runs) | Exists(rows), pk__in=ids))
-
-
-def delete_organization(*, actor: User, organization: Organization) -> None:
-    """Delete an organization with all that is its own.
-
-    Raises:
-        NotPermittedError: the user is no superuser.
-        StillActiveError: a run goes on there.  Its devices may be carrying it out, and in a run over several
-            organizations the rest would wait for rows that are gone.
-    """
-    if not Access.of(actor).everything:
-        raise NotPermittedError("Only superusers may delete an organization.")
-    with transaction.atomic():  # within the one of an admin page; nothing leaves the process here
-        # Who launches meanwhile waits for this lock, and then finds the organization gone.
-        locked = Organization.objects.select_for_update().filter(pk=organization.pk).first()
-        if locked is None:
-            return
-        if busy_organizations([locked]):
-            raise StillActiveError("A mass command goes on in this organization. Wait for its end, or cancel it first.")
-        locked.delete()
-
-
-def enrol(*, actor: User, device: Device, replace: bool = False) -> Device:
-    """Ask the device for its host key and pin it; the key that was pinned already is confirmed.
-
-    Raises:
-        NotPermittedError: the user is no administrator of its organization.
-        DeviceUnreachableError: it shows no host key.
-        HostKeyChangedError: it shows another key than the pinned one, and ``replace`` is not set.
-    """
-    if not Access.of(actor).can(Right.MANAGE, device.organization_id):
-        raise NotPermittedError("Only administrators of its organization may enrol a device.")
-    shown = host_keys.scan(device.host, device.port)
-    pinned = device.host_key.splitlines()
-    if pinned and shown not in pinned and not replace:
-        raise HostKeyChangedError(pinned=device.fingerprint, shown=Device(host_key=shown).fingerprint)
-    if shown not in pinned:
-        # guarded by what was compared: of two people who enrol at once the second one compares again
-        changed = Device.objects.filter(pk=device.pk, host_key=device.host_key).update(host_key=shown)
-        if not changed:
-            raise HostKeyChangedError("Somebody else has changed the pinned key meanwhile. Look at it, then try again.")
-    device.refresh_from_db()
-    return device

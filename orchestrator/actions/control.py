@@ -1,0 +1,86 @@
+"""Cancel, pause, resume."""
+
+import uuid
+from collections.abc import Sequence
+
+from django.db import transaction
+from django.utils import timezone
+
+from orchestrator.actions.permission import permit_control
+from orchestrator.exceptions import InvalidFieldError, NotActiveError
+from orchestrator.models import Command, MassCommand, Slice, User
+from orchestrator.pacing import advance, open_wave, wave_is_over
+from orchestrator.recording import CANCELLED_WAITING, skip
+from orchestrator.states import RunStatus
+
+
+def cancel(*, actor: User, run: MassCommand, devices: Sequence[uuid.UUID] | None = None) -> None:
+    """Stop a run: what waits is ended at once, what runs is ended by its worker within seconds.
+
+    With ``devices`` only those are stopped, as far as they wait; one that runs already goes on to its end.
+
+    Raises:
+        NotPermittedError: the user may not run commands in its organization.
+        InvalidFieldError: a device is none of the run's.
+    """
+    permit_control(actor, run)
+    if devices is not None:
+        _refuse_strangers(run, devices)
+        _cancel_waiting(run, devices)
+        return
+    with transaction.atomic(durable=True):
+        MassCommand.objects.active().filter(pk=run.pk, cancel_requested=None).update(
+            cancel_requested=timezone.now(), status=RunStatus.CANCELLING
+        )
+    advance(run.pk)
+
+
+def _refuse_strangers(run: MassCommand, devices: Sequence[uuid.UUID]) -> None:
+    own = set(Command.objects.filter(mass_command=run, device__in=devices).values_list("device_id", flat=True))
+    if strange := [str(pk) for pk in devices if pk not in own]:
+        raise InvalidFieldError("devices", f"This run has no such device: {', '.join(strange[:5])}.")
+
+
+def _cancel_waiting(run: MassCommand, devices: Sequence[uuid.UUID]) -> None:
+    with transaction.atomic(durable=True):
+        # The run first, then its slices, as pacing does: the other order could end in a deadlock.  Both are locked,
+        # so that no worker takes one of these slices and plans with a row that ends here.
+        MassCommand.objects.select_for_update().filter(pk=run.pk).first()
+        slices = Slice.objects.select_for_update().filter(mass_command=run, status__in=("held", "queued"))
+        waiting = Command.objects.filter(slice__in=list(slices), device__in=devices)
+        skip(run.pk, dict.fromkeys(waiting.values_list("pk", flat=True), CANCELLED_WAITING))
+    MassCommand.objects.finish_if_done(run.pk)
+
+
+def pause(*, actor: User, run: MassCommand) -> None:
+    """Start nothing more; devices that run go on to their end.
+
+    Raises:
+        NotPermittedError: the user may not run commands in its organization.
+        NotActiveError: the run has ended.
+    """
+    permit_control(actor, run)
+    with transaction.atomic(durable=True):
+        active = MassCommand.objects.active().filter(pk=run.pk, cancel_requested=None)
+        if not active.filter(paused=None).update(paused=timezone.now()) and not active.exists():
+            raise NotActiveError
+        Slice.objects.hold(run.pk)
+
+
+def resume(*, actor: User, run: MassCommand) -> None:
+    """Go on after a pause; where a run waits between two waves, let the next one begin.
+
+    Raises:
+        NotPermittedError: the user may not run commands in its organization.
+        NotActiveError: the run has ended.
+    """
+    permit_control(actor, run)
+    with transaction.atomic(durable=True):
+        locked = MassCommand.objects.select_for_update().active().filter(pk=run.pk, cancel_requested=None).first()
+        if locked is None:
+            raise NotActiveError
+        if locked.paused:
+            MassCommand.objects.filter(pk=run.pk).update(paused=None)
+        elif wave_is_over(locked):
+            open_wave(locked)
+    advance(run.pk)
