@@ -19,6 +19,7 @@ from orchestrator.exceptions import SecretUnreadableError
 MASK: Final = "********"
 _NONCE_BYTES: Final = 12
 _VERSION: Final = "1"
+SEALED: Final = f"{_VERSION}$"  # how each sealed value begins
 
 
 def seal(values: Mapping[str, str], *, row: str) -> str:
@@ -26,9 +27,9 @@ def seal(values: Mapping[str, str], *, row: str) -> str:
     kept = {name: value for name, value in values.items() if value}
     if not kept:
         return ""
-    key_id, key = next(iter(settings.SECRET_KEY_RING.items()))
+    key_id = current_key()
     nonce = os.urandom(_NONCE_BYTES)
-    sealed = AESGCM(key).encrypt(nonce, json.dumps(kept).encode(), row.encode())
+    sealed = AESGCM(settings.SECRET_KEY_RING[key_id]).encrypt(nonce, json.dumps(kept).encode(), row.encode())
     return f"{_VERSION}${key_id}${base64.b64encode(nonce + sealed).decode()}"
 
 
@@ -50,6 +51,17 @@ def open_sealed(sealed: str, *, row: str) -> dict[str, str]:
     except (KeyError, ValueError, InvalidTag) as error:
         raise SecretUnreadableError from error
     return values
+
+
+def key_of(sealed: str) -> str:
+    """The id of the key that sealed this value; empty when it is none."""
+    version, _, rest = sealed.partition("$")
+    return rest.partition("$")[0] if version == _VERSION else ""
+
+
+def current_key() -> str:
+    """The id of the key that seals now: the first of the ring."""
+    return next(iter(settings.SECRET_KEY_RING))
 
 
 def mask(values: Mapping[str, object], secret_names: Iterable[str]) -> dict[str, object]:

@@ -21,12 +21,15 @@ from orchestrator.actions import LaunchRequest
 from orchestrator.admin.wizard_controls import controls_of
 from orchestrator.exceptions import SecretUnreadableError
 from orchestrator.models import MassCommand, User
+from orchestrator.models.sealed import SealedColumn, register
 from orchestrator.playbooks import specification
 from orchestrator.secrets import open_sealed, seal
 from orchestrator.targeting import TargetFilter
 
 _PREFIX: Final = "draft"  # with 32 hexadecimal digits it fits a session key; as a cookie it opens nothing
 _CLAIMED: Final = "claimed:"
+
+register(SealedColumn(Session, "session_data", name=str, where={"session_key__startswith": _PREFIX}))
 
 
 @dataclass(frozen=True, slots=True)

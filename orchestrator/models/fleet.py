@@ -15,7 +15,7 @@ from django.db import models
 
 from orchestrator.models import lookups  # noqa: F401 - registers itself
 from orchestrator.models.addresses import validate_host, validate_host_key, validate_tags, validate_username
-from orchestrator.secrets import open_sealed, seal
+from orchestrator.models.sealed import SealedField, open_from, seal_into
 
 
 class Platform(models.TextChoices):
@@ -120,16 +120,12 @@ class Credential(OrganizationOwned):
     """How to log in: a user name with a password, a private key, or both.  Secrets are sealed at rest."""
 
     username = models.CharField(max_length=64, default="root", validators=(validate_username,))
-    sealed = models.TextField(blank=True, editable=False)
+    sealed = SealedField()
     has_password = models.BooleanField(default=False, editable=False)
     has_private_key = models.BooleanField(default=False, editable=False)
 
     class Meta(OrganizationOwned.Meta):
         constraints = (models.UniqueConstraint(fields=("organization", "name"), name="credential_name_unique"),)
-
-    @property
-    def _row(self) -> str:
-        return f"credential:{self.pk}"
 
     def secrets(self) -> CredentialSecrets:
         """The secrets in the open.
@@ -137,11 +133,11 @@ class Credential(OrganizationOwned):
         Raises:
             SecretUnreadableError: no key of the ring opens them.
         """
-        return CredentialSecrets(**open_sealed(self.sealed, row=self._row))
+        return CredentialSecrets(**open_from(self, "sealed"))
 
     def set_secrets(self, secrets: CredentialSecrets) -> None:
         """Seal these secrets into the row; the caller saves it."""
-        self.sealed = seal(asdict(secrets), row=self._row)
+        seal_into(self, "sealed", asdict(secrets))
         self.has_password = bool(secrets.password)
         self.has_private_key = bool(secrets.private_key)
 

@@ -12,8 +12,8 @@ from django.db import models
 from django.db.models import F, Q
 
 from orchestrator.models.fleet import Device, DeviceGroup, Location, Organization
+from orchestrator.models.sealed import SealedField, open_from, seal_into
 from orchestrator.querysets import CommandQuerySet, MassCommandQuerySet, SliceQuerySet
-from orchestrator.secrets import open_sealed, seal
 from orchestrator.states import OPEN, RUN_ACTIVE, CommandStatus, RunStatus
 
 NOTES_LENGTH: Final = 10_000  # characters
@@ -46,7 +46,7 @@ class MassCommand(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     type = models.CharField(max_length=32, choices=CommandType)
     input = models.JSONField(default=dict, blank=True, help_text="What was asked for, secrets masked.")
-    sealed_input = models.TextField(blank=True, editable=False)
+    sealed_input = SealedField()
     label = models.CharField(max_length=LABEL_LENGTH, blank=True, validators=(ProhibitNullCharactersValidator(),))
     notes = models.TextField(max_length=NOTES_LENGTH, blank=True, validators=(ProhibitNullCharactersValidator(),))
     status = models.CharField(max_length=16, choices=RunStatus, default=RunStatus.QUEUED, editable=False)
@@ -156,7 +156,7 @@ class MassCommand(models.Model):
 
     def set_secret_input(self, values: Mapping[str, str]) -> None:
         """Seal the secret part of the input into the row; the caller saves it."""
-        self.sealed_input = seal(values, row=f"mass_command:{self.pk}")
+        seal_into(self, "sealed_input", values)
 
     def secret_input(self) -> dict[str, str]:
         """The secret part of the input in the open; empty once the run has ended.
@@ -164,7 +164,7 @@ class MassCommand(models.Model):
         Raises:
             SecretUnreadableError: no key of the ring opens it.
         """
-        return open_sealed(self.sealed_input, row=f"mass_command:{self.pk}")
+        return open_from(self, "sealed_input")
 
 
 class SliceStatus(models.TextChoices):

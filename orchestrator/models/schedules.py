@@ -12,7 +12,7 @@ from django.db.models import Q
 
 from orchestrator.models.fleet import Organization
 from orchestrator.models.mass_commands import LABEL_LENGTH, CommandType
-from orchestrator.secrets import open_sealed, seal
+from orchestrator.models.sealed import SealedField, open_from, seal_into
 
 
 def validate_cron(value: str) -> None:
@@ -44,7 +44,7 @@ class Schedule(models.Model):
     )
     type = models.CharField(max_length=32, choices=CommandType)
     input = models.JSONField(default=dict, blank=True)
-    sealed_input = models.TextField(blank=True, editable=False)
+    sealed_input = SealedField()
     targets = models.JSONField(default=dict)
     controls = models.JSONField(default=dict, blank=True)
     cron = models.CharField(max_length=128, validators=(validate_cron,))
@@ -74,7 +74,7 @@ class Schedule(models.Model):
 
     def set_secret_input(self, values: Mapping[str, str]) -> None:
         """Seal the secret part of the input into the row; the caller saves it."""
-        self.sealed_input = seal(values, row=f"schedule:{self.pk}")
+        seal_into(self, "sealed_input", values)
 
     def secret_input(self) -> dict[str, str]:
         """The secret part of the input in the open.
@@ -82,4 +82,4 @@ class Schedule(models.Model):
         Raises:
             SecretUnreadableError: no key of the ring opens it.
         """
-        return open_sealed(self.sealed_input, row=f"schedule:{self.pk}")
+        return open_from(self, "sealed_input")
