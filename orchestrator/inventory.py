@@ -31,6 +31,11 @@ class Login:
     passphrase: str = field(default="", repr=False)  # of the private key
     become_password: str = field(default="", repr=False)  # for sudo; "" = the login password
 
+    @property
+    def secrets(self) -> frozenset[str]:
+        """What no output may show."""
+        return frozenset({self.password, self.private_key, self.passphrase, self.become_password}) - {""}
+
 
 @dataclass(frozen=True, slots=True)
 class Target:

@@ -52,7 +52,7 @@ class Plan:
 
     command_type: str
     variables: dict[str, object] = field(repr=False)
-    secrets: frozenset[str] = field(repr=False)  # of the input
+    secrets: frozenset[str] = field(repr=False)  # of the input: what no output may show
     assignments: dict[str, Assignment]
     bare: dict[str, Target]
     logins: dict[str, list[Login]]
@@ -97,7 +97,8 @@ class Plan:
             playbook=spec.playbook,
             targets=targets,
             variables=self.variables,
-            secrets=self.secrets,
+            # A device may say any of its passwords, not only the one that is tried now.
+            secrets=self.secrets.union(*(login.secrets for logins in self.logins.values() for login in logins)),
             forks=settings.FORKS,
             connect_timeout=connect,
             execution_timeout=execution,

@@ -16,12 +16,14 @@ from knox.models import AuthToken
 from redis.exceptions import RedisError
 
 from orchestrator import dispatch, journal
+from orchestrator.exceptions import SecretUnreadableError
 from orchestrator.journal import Assignment
 from orchestrator.locking import defer
 from orchestrator.models import Command, IdempotencyKey, MassCommand, Preview, Slice
 from orchestrator.pacing import advance, why_not
 from orchestrator.planning import password_change, round_ident
 from orchestrator.recording import Ending, Recorder, settle
+from orchestrator.rotation import PasswordChange
 from orchestrator.run_directory import started_hosts, sweep
 from orchestrator.scheduling import start_due
 
@@ -68,7 +70,7 @@ def _end_for(slice_: Slice, lease: uuid.UUID) -> None:
             dispatch.enqueue([(slice_.pk, slice_.attempt + 1)])
         return
     log.warning("The worker %s of slice %s died", slice_.worker, slice_.pk)
-    change = password_change(run)
+    change = _password_change(run)
     assignments, events = journal.read(slice_.pk, slice_.attempt)
     with Recorder(slice_, lease=lease, assignments=assignments, change=change) as recorder:
         for event in events:
@@ -76,6 +78,14 @@ def _end_for(slice_: Slice, lease: uuid.UUID) -> None:
     if not run.cancel_requested:
         _hand_back_unstarted(slice_, assignments)
     settle(slice_, lease=lease, ending=Ending.STOPPED if run.cancel_requested else Ending.LOST, change=change)
+
+
+def _password_change(run: MassCommand) -> PasswordChange | None:
+    try:
+        return password_change(run)
+    except SecretUnreadableError:  # one run whose key is gone must not keep all the others from their end
+        log.exception("The credentials of run %s can't follow its new password", run.pk)
+        return None
 
 
 def _hand_back_unstarted(slice_: Slice, assignments: Mapping[str, Assignment]) -> None:

@@ -4,6 +4,7 @@ A credential of the device alone is changed in place.  One that other devices sh
 credential, and the link of each changed device is moved to the clone: the others still have the old password.
 """
 
+import logging
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,7 +13,10 @@ from typing import Final
 from django.db.models import F
 from django.utils import timezone
 
+from orchestrator.exceptions import SecretUnreadableError
 from orchestrator.models import Credential, DeviceCredential
+
+log = logging.getLogger(__name__)
 
 _NAME_LENGTH: Final = 128  # characters, of a credential's name
 
@@ -41,19 +45,26 @@ def follow(change: PasswordChange, *, logins: Mapping[uuid.UUID, str], certain: 
     for link in links.order_by("-position"):  # last first: what is put in moves only what was looked at already
         if link.credential.username != (change.username or logins[link.device_id]):
             continue
-        if certain and not _is_shared(link, change):
-            _set_password(link.credential, change.password)
-            link.credential.save(update_fields=("sealed", "has_password", "modified"))
-            continue
-        clone = _clone(link.credential, change)
-        if certain:
-            DeviceCredential.objects.filter(pk=link.pk).update(credential=clone)
-        else:
-            behind = DeviceCredential.objects.filter(device=link.device, position__gt=link.position)
-            behind.update(position=F("position") + 1)
-            DeviceCredential.objects.get_or_create(
-                device=link.device, credential=clone, defaults={"position": link.position + 1}
-            )
+        try:
+            _follow(link, change, certain=certain)
+        except SecretUnreadableError:  # nobody has logged in with it, and the results of the others must be kept
+            log.exception("Credential %s can't follow a password change", link.credential_id)
+
+
+def _follow(link: DeviceCredential, change: PasswordChange, *, certain: bool) -> None:
+    if certain and not _is_shared(link, change):
+        _set_password(link.credential, change.password)
+        link.credential.save(update_fields=("sealed", "has_password", "modified"))
+        return
+    clone = _clone(link.credential, change)
+    if certain:
+        DeviceCredential.objects.filter(pk=link.pk).update(credential=clone)
+        return
+    behind = DeviceCredential.objects.filter(device=link.device, position__gt=link.position)
+    behind.update(position=F("position") + 1)
+    DeviceCredential.objects.get_or_create(
+        device=link.device, credential=clone, defaults={"position": link.position + 1}
+    )
 
 
 def _clone_id(credential: Credential, change: PasswordChange) -> uuid.UUID:

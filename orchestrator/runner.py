@@ -47,7 +47,9 @@ class RunRequest:
     connect_timeout: float  # seconds, until a device is logged in to
     execution_timeout: float  # seconds, of one command on one device, from the login on
     deadline: float  # seconds, of the whole slice
-    secrets: frozenset[str] = field(default=frozenset(), repr=False)  # among the variables: what no output may show
+    secrets: frozenset[str] = field(
+        default=frozenset(), repr=False
+    )  # what no output may show, beside those of the targets
     check: bool = False  # Ansible's check mode: our playbooks log in, do nothing, and say what they would do
 
 
@@ -157,9 +159,7 @@ class _Watch:
 
 
 def _secrets(request: RunRequest) -> set[str]:
-    logins = {target.login for target in request.targets}
-    parts = {part for x in logins for part in (x.password, x.private_key, x.passphrase, x.become_password)}
-    return parts | request.secrets
+    return {secret for target in request.targets for secret in target.login.secrets} | request.secrets
 
 
 def _redacted(event: HostEvent, redactor: Redactor) -> HostEvent:

@@ -69,3 +69,14 @@ def test_an_uncertain_change_is_tried_second() -> None:
 
 def test_the_repr_of_a_change_shows_no_password() -> None:
     assert NEW not in repr(change())
+
+
+def test_a_credential_that_no_key_opens_stands_in_nobodys_way() -> None:
+    organization = factories.organization()
+    lost, good = factories.credential(organization=organization), factories.credential(organization=organization)
+    Credential.objects.filter(pk=lost.pk).update(sealed="1$lost$AAAA")
+    device = factories.device(organization=organization, credentials=[lost, good])
+    follow(change(), logins={device.pk: "root"}, certain=True)
+    good.refresh_from_db()
+    assert good.secrets().password == NEW
+    assert Credential.objects.get(pk=lost.pk).sealed == "1$lost$AAAA"
