@@ -1,22 +1,20 @@
 """Per-device results, read-only: a device's history, and the page of one result with all its output."""
 
-import re
-from typing import Any, Final
+from typing import Any
 
 from django.contrib import admin
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
-from django.urls import reverse
+from django.urls import URLPattern, path, reverse
+from django.utils.http import content_disposition_header
 from unfold.decorators import display
 
 from orchestrator.admin.labels import COMMAND_LABELS
 from orchestrator.admin.scoped import OrganizationScopedAdmin, VisibleFilter, access_of
+from orchestrator.admin.terminal import colored
 from orchestrator.models import Command, MassCommand
-
-# ECMA-48 section 5.4: control sequences such as colours; operating system commands; what a terminal would act on
-_CONTROL: Final = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x00-\x08\x0b-\x1f\x7f]")
 
 
 @admin.register(Command)
@@ -50,6 +48,11 @@ class CommandAdmin(OrganizationScopedAdmin):
         """A device's page links to its history."""
         return lookup == "device__exact" or super().lookup_allowed(lookup, value, request)
 
+    def get_urls(self) -> list[URLPattern]:
+        """A result's output as a file, before Django's own addresses."""
+        view = self.admin_site.admin_view(self.output_view)
+        return [path("<uuid:pk>/output/", view, name="orchestrator_command_output"), *super().get_urls()]
+
     @display(description="status", ordering="status", label=COMMAND_LABELS)  # type: ignore[untyped-decorator]
     def state(self, row: Command) -> tuple[str, str]:
         """Its status."""
@@ -66,8 +69,8 @@ class CommandAdmin(OrganizationScopedAdmin):
         context = {
             "row": row,
             "run": run,  # a system-wide one exists for superusers alone
-            "stdout": _plain(row.stdout),
-            "stderr": _plain(row.stderr),
+            "stdout": colored(row.stdout),
+            "stderr": colored(row.stderr),
             "input": [(name.replace("_", " "), value) for name, value in (_input(row, run)).items()],
             "address": reverse("admin:orchestrator_command_change", args=[row.pk]),
         }
@@ -76,10 +79,15 @@ class CommandAdmin(OrganizationScopedAdmin):
         context |= {**self.admin_site.each_context(request), "title": f"{row.device_name}: {row.get_type_display()}"}
         return TemplateResponse(request, "orchestrator/command.html", context)
 
-
-def _plain(text: str) -> str:
-    """Without the control sequences of a terminal; the template escapes the rest."""
-    return _CONTROL.sub("", text)
+    def output_view(self, request: HttpRequest, pk: Any) -> HttpResponse:
+        """What the device printed, as it came; ``?stream=stderr`` its error output."""
+        stream = request.GET.get("stream", "stdout")
+        if stream not in {"stdout", "stderr"}:
+            raise Http404
+        row = get_object_or_404(self.get_queryset(request), pk=pk)
+        name = "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in row.device_name)
+        headers = {"Content-Disposition": content_disposition_header(True, f"{name}-{stream}.txt") or "attachment"}
+        return HttpResponse(getattr(row, stream), content_type="text/plain; charset=utf-8", headers=headers)
 
 
 def _input(row: Command, run: MassCommand | None) -> dict[str, Any]:

@@ -10,8 +10,10 @@ from django.core.paginator import Page, Paginator
 from django.db.models import F, QuerySet
 from django.db.models.functions import Left
 from django.http import HttpRequest
+from django.urls import reverse
 
 from orchestrator.admin.labels import BAR_ORDER
+from orchestrator.admin.terminal import plain
 from orchestrator.models import Command, MassCommand
 from orchestrator.states import CommandStatus
 
@@ -86,6 +88,12 @@ class Results:
         given = {"status": self.status, "q": self.search, "page": number if number > 1 else ""}
         return "?" + urlencode({name: value for name, value in given.items() if value}) + "#results"
 
+    def exports(self, run: MassCommand) -> list[tuple[str, str]]:
+        """Kind and address of each file that has the filtered results, of all pages."""
+        address = reverse("batch-command-export", args=[run.pk])
+        given = {name: value for name, value in (("status", self.status), ("device_name", self.search)) if value}
+        return [(kind.upper(), f"{address}?{urlencode({'format': kind} | given)}") for kind in ("csv", "ndjson")]
+
     @property
     def previous(self) -> str:
         """The address of the page before, if there is one."""
@@ -98,5 +106,8 @@ class Results:
 
     @property
     def rows(self) -> Sequence[Any]:
-        """The rows of the page."""
-        return list(self.page.object_list)
+        """The rows of the page; what they printed as a terminal would show it."""
+        rows = list(self.page.object_list)
+        for row in rows:
+            row.said, row.complained = plain(row.said), plain(row.complained)
+        return rows

@@ -18,11 +18,13 @@ from orchestrator import actions
 from orchestrator.access import Right
 from orchestrator.admin import wizard, wizard_controls
 from orchestrator.admin.drafts import Draft
+from orchestrator.admin.grid import CELLS, cell_of, grid_of
 from orchestrator.admin.labels import RUN_LABELS
-from orchestrator.admin.outputs import grouped
+from orchestrator.admin.outputs import grouped, summary_of
 from orchestrator.admin.results import Results, shares
 from orchestrator.admin.running import open_wizard
 from orchestrator.admin.scoped import OrganizationScopedAdmin, VisibleFilter, access_of
+from orchestrator.admin.timeline import timeline_of
 from orchestrator.exceptions import OrchestratorError
 from orchestrator.models import Command, MassCommand
 from orchestrator.playbooks import specification
@@ -63,6 +65,7 @@ class MassCommandAdmin(OrganizationScopedAdmin):
         name = "orchestrator_masscommand_"
         own = [
             path("<uuid:pk>/progress/", wrap(never_cache(self.progress_view)), name=f"{name}progress"),
+            path("<uuid:pk>/grid/", wrap(never_cache(self.grid_view)), name=f"{name}grid"),
             path("<uuid:pk>/outputs/", wrap(self.outputs_view), name=f"{name}outputs"),
             path("<uuid:pk>/cancel/", wrap(self.cancel_view), name=f"{name}cancel"),
             path("<uuid:pk>/pause/", wrap(self.pause_view), name=f"{name}pause"),
@@ -93,8 +96,11 @@ class MassCommandAdmin(OrganizationScopedAdmin):
         results = Results.of(run, request)
         here = reverse(f"{_ADDRESS}change", args=[run.pk])
         context = {"run": run, "results": results, "shares": shares(run.counts, here), "address": here}
-        if request.GET.get("fragment") == "results":
+        if (fragment := request.GET.get("fragment")) == "results":
             return TemplateResponse(request, "orchestrator/results.html", context)
+        context["timeline"] = timeline_of(run)
+        if fragment == "timeline":
+            return TemplateResponse(request, "orchestrator/timeline.html", context)
         access = access_of(request)
         may_run = access.can(Right.RUN, run.organization_id)
         counts = run.counts
@@ -104,6 +110,7 @@ class MassCommandAdmin(OrganizationScopedAdmin):
             "subtitle": "",
             "progress": progress_of(run),
             "said": _words(run),
+            "exports": results.exports(run),
             "controls": wizard_controls.shown(run.controls),
             "may_cancel": may_run and run.is_active and run.cancel_requested is None,
             "may_rerun": may_run and not run.is_active,
@@ -127,6 +134,16 @@ class MassCommandAdmin(OrganizationScopedAdmin):
         """What a script asks every two seconds: one query on one row."""
         return JsonResponse(progress_of(get_object_or_404(self.get_queryset(request), pk=pk)))
 
+    def grid_view(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+        """What the script draws as cells; with ``?cell=7`` what stands behind one of them."""
+        run = get_object_or_404(self.get_queryset(request), pk=pk)
+        if "cell" not in request.GET:
+            return JsonResponse(grid_of(run))
+        cell = request.GET["cell"]
+        if not (cell.isascii() and cell.isdigit() and int(cell) < CELLS):
+            raise Http404
+        return JsonResponse(cell_of(run, int(cell)))
+
     def outputs_view(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
         """The devices by what they said."""
         run = self._run(request, pk)
@@ -134,6 +151,7 @@ class MassCommandAdmin(OrganizationScopedAdmin):
         context = {
             **self.admin_site.each_context(request),
             "title": f"{run}: same outcomes", "groups": groups, "total": total,
+            "summary": summary_of(groups, total, run),
             "back": reverse(f"{_ADDRESS}change", args=[run.pk]),
         }  # fmt: skip
         return TemplateResponse(request, "orchestrator/outputs.html", context)

@@ -1,10 +1,11 @@
-"""Comparisons that Django does not have, or not on SQLite."""
+"""Comparisons and sums that Django does not have, or not on SQLite."""
 
 import fnmatch
 import json
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from django.db.models import CharField, JSONField, Lookup
+from django.db.models import CharField, DateTimeField, F, FloatField, Func, IntegerField, JSONField, Lookup, Value
 
 if TYPE_CHECKING:
     _Base = Lookup[Any]
@@ -61,3 +62,24 @@ class HoldsAll(_Base):
         """Containment of JSON."""
         left, params = self.process_lhs(compiler, connection)
         return f"{left} @> %s::jsonb", (*params, json.dumps(sorted(set(self.rhs))))
+
+
+class Interval(Func):
+    """The number of the interval that a moment lies in: each is ``seconds`` long, the first (0) begins at ``start``."""
+
+    output_field = IntegerField()
+
+    def __init__(self, moment: Any, *, start: datetime, seconds: float) -> None:
+        super().__init__(F(moment), Value(start, DateTimeField()), Value(seconds, FloatField()))
+
+    def _compiled(self, compiler: Any, template: str) -> tuple[str, tuple[Any, ...]]:
+        parts = [compiler.compile(part) for part in self.get_source_expressions()]
+        return template.format(*(sql for sql, _ in parts)), tuple(value for _, values in parts for value in values)
+
+    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> tuple[str, tuple[Any, ...]]:
+        """A moment is a text there; julianday() has it in days, to the millisecond."""
+        return self._compiled(compiler, "CAST((julianday({}) - julianday({})) * 86400.0 / {} AS INTEGER)")
+
+    def as_postgresql(self, compiler: Any, connection: Any, **context: Any) -> tuple[str, tuple[Any, ...]]:
+        """The length of a span of time is its epoch."""
+        return self._compiled(compiler, "FLOOR(EXTRACT(EPOCH FROM ({} - {})) / {})::integer")

@@ -150,6 +150,31 @@ def test_output_opens_in_a_drawer_by_keyboard(visit: Any, operator: User, organi
     expect(link).to_be_focused()
 
 
+def test_a_cell_leads_to_its_device_and_its_output_is_searched(
+    visit: Any, operator: User, organization: Organization
+) -> None:
+    run = run_rows.run({CommandStatus.SUCCESS: 10_000}, organization=organization)
+    Command.objects.filter(device_name="success-00001").update(stdout="one\n\x1b[31mtwo\x1b[0m\nTWO\n")
+    page = visit(operator).open(_change(run))
+    cells = page.locator("#cells canvas")
+    expect(cells).to_be_visible()
+    box = cells.bounding_box()
+    assert box is not None
+    assert box["width"] * box["height"] > 10_000 * 9  # square pixels: each can be pointed at
+    page.mouse.move(box["x"] + 8, box["y"] + 2)
+    expect(page.get_by_text("success-00001: success")).to_be_visible()
+    page.mouse.click(box["x"] + 8, box["y"] + 2)
+    drawer = page.get_by_role("dialog")
+    expect(drawer.locator(".o-ansi-red")).to_have_text("two")
+    drawer.get_by_label("Find in the output").fill("two")
+    expect(drawer.get_by_text("1 of 2")).to_be_visible()
+    page.keyboard.press("Enter")
+    expect(drawer.get_by_text("2 of 2")).to_be_visible()
+    with page.expect_download() as download:
+        drawer.get_by_role("link", name="Download").click()
+    assert download.value.path().read_text() == "one\n\x1b[31mtwo\x1b[0m\nTWO\n"
+
+
 def test_a_run_is_cancelled(visit: Any, operator: User, organization: Organization) -> None:
     run = run_rows.run({CommandStatus.RUNNING: 1}, organization=organization)
     page = visit(operator).open(_change(run))
@@ -196,11 +221,13 @@ def _pages(organization: Organization) -> dict[str, str]:
     ended = run_rows.run({CommandStatus.SUCCESS: 30, CommandStatus.FAILED: 2}, organization=organization)
     active = run_rows.run({CommandStatus.SUCCESS: 3, CommandStatus.RUNNING: 2}, organization=organization)
     row = ended.commands.filter(status=CommandStatus.SUCCESS)[0]
+    Command.objects.filter(pk=row.pk).update(stdout="another\n up 3 days")
     return {
         "dashboard": "/admin/",
         "runs": reverse("admin:orchestrator_masscommand_changelist"),
         "ended run": _change(ended),
         "active run": _change(active),
+        "outputs": reverse("admin:orchestrator_masscommand_outputs", args=[ended.pk]),
         "cancel": reverse("admin:orchestrator_masscommand_cancel", args=[active.pk]),
         "result": reverse("admin:orchestrator_command_change", args=[row.pk]),
         "devices": reverse("admin:orchestrator_device_changelist"),
@@ -224,4 +251,4 @@ def test_pages_fit_their_window_and_hold_no_style_or_script_of_their_own(
         assert page.evaluate("document.documentElement.classList.contains('dark')") == (theme == "dark"), name
         ours = page.locator(".o-page, .o-tools")
         for part in ours.all():
-            assert not part.locator("[style], style, script, [onclick], [onchange]").count(), name
+            assert not part.locator("[style]:not(canvas), style, script, [onclick], [onchange]").count(), name

@@ -35,15 +35,27 @@
         status = now.label;
     }
 
-    async function drawRows() {
+    async function redraw(part, fragment) {
         const query = new URLSearchParams(window.location.search);
-        query.set("fragment", "results");
+        query.set("fragment", fragment);
         const reply = await fetch(`${rows.dataset.source}?${query}`, {credentials: "same-origin"});
         if (!reply.ok || reply.redirected) return;
-        const focused = rows.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
-        rows.innerHTML = await reply.text(); // escaped by the server's template
-        window.orchestratorLocalTimes(rows);
-        if (focused) rows.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
+        const open = part.querySelector("details")?.open;
+        const focused = part.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+        part.innerHTML = await reply.text(); // escaped by the server's template
+        window.orchestratorLocalTimes(part);
+        if (open) part.querySelector("details").open = true;
+        if (focused) part.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
+    }
+
+    // All rows of a run are looked at for the cells and the timeline: the larger it is, the rarer.
+    let whole = 0; // time of the last look
+    async function redrawAll() {
+        await redraw(rows, "results");
+        if (Date.now() - whole < Number(page.dataset.devices) / 5) return; // milliseconds: 2 s for 10,000 devices
+        whole = Date.now();
+        await redraw(document.getElementById("course"), "timeline");
+        await window.orchestratorCells?.();
     }
 
     async function poll() {
@@ -59,7 +71,7 @@
             live("offline").hidden = true;
             draw(now);
             const state = JSON.stringify(now.counts);
-            if (state !== seen) await drawRows();
+            if (state !== seen) await redrawAll();
             seen = state;
         } catch {
             live("offline").hidden = false;
