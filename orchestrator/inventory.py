@@ -5,7 +5,7 @@ Pure translation: no database, no queue, no subprocess.
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -19,6 +19,8 @@ HOST_KEY_ALGORITHMS: Final[Mapping[str, tuple[str, ...]]] = {
     "ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256"),
 }
 _KEY: Final = re.compile(r"(?P<type>[a-z0-9-]+) +(?P<blob>[A-Za-z0-9+/]+={0,2})(?: .*)?")
+_UNSAFE: Final = re.compile(r"\W")
+_SSH_PORT: Final = 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,25 @@ def known_hosts(targets: Sequence[Target]) -> str:
     key has no line, and ssh then refuses it.
     """
     return "".join(f"{t.host_name} {kind} {blob}\n" for t in targets for kind, blob in _keys(t.host_key))
+
+
+def group_names(
+    *, platform: str, organization: str = "", group: str = "", location: str = "", tags: Iterable[str] = ()
+) -> list[str]:
+    """The Ansible groups of a device, from the names of what it belongs to; the same in runs and for plain Ansible.
+
+    Ansible takes letters, digits and "_" in a group's name without a complaint; everything else becomes "_".  The
+    prefix tells a location from a group of its name, and keeps words apart that mean something to Ansible ("all").
+    """
+    named = {"organization": organization, "group": group, "location": location, "platform": platform}
+    pairs = [*((kind, name) for kind, name in named.items() if name), *(("tag", tag) for tag in tags)]
+    return list(dict.fromkeys(f"{kind}_{_UNSAFE.sub('_', name)}" for kind, name in pairs))
+
+
+def known_host(address: str, port: int, host_key: str) -> str:
+    """Lines of a known_hosts file for an address, as ssh looks it up (sshd(8)): `address` or `[address]:port`."""
+    where = address.lower() if port == _SSH_PORT else f"[{address.lower()}]:{port}"
+    return "".join(f"{where} {kind} {blob}\n" for kind, blob in _keys(host_key))
 
 
 def _host_vars(target: Target, connect_timeout: float) -> dict[str, Any]:

@@ -188,7 +188,9 @@ def _configure(request: RunRequest, directory: Path) -> ansible_runner.RunnerCon
         "env/extravars": json.dumps({name: _untrusted(value) for name, value in request.variables.items()}),
     }
     for name, text in files.items():
-        (directory / name).write_text(text, encoding="utf-8")
+        path = directory / name
+        path.touch(mode=0o600)  # the inventory plugin reads no slice that others could read
+        path.write_text(text, encoding="utf-8")
     config = ansible_runner.RunnerConfig(
         private_data_dir=str(directory),
         playbook=str(request.playbook.resolve()),

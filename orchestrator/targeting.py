@@ -34,6 +34,7 @@ REASONS: Final[Mapping[str, str]] = {
 MAX_PICKED: Final = 20_000  # devices named one by one; more are better said by a filter
 _CHUNK: Final = 5_000  # rows read at a time
 _LISTED: Final = 5  # unknown ids named in an error
+_NOTHING_PICKED: Final = "No device was picked. An empty list never means all devices."
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,10 +209,32 @@ def resolve(targets: TargetFilter, *, access: Access, command_type: str = "") ->
     return TargetSet(organization=owner, group=group, location=location, rows=rows.annotate(ineligible=ineligible))
 
 
+def selected(targets: TargetFilter, *, access: Access) -> "models.QuerySet[Device]":
+    """The devices that the filter means to somebody who only reads, such as an inventory; nothing is run on them.
+
+    All that is given must hold, for picked devices too.  Nothing given means every device that exists for the user.
+
+    Raises:
+        InvalidFieldError: an object that does not exist for this user, or an empty list of devices.
+    """
+    if targets.devices is not None and not targets.devices:
+        raise InvalidFieldError("devices", _NOTHING_PICKED)
+    conditions = {
+        "organization": _named(Organization, targets.organization, "organization", access),
+        "group": _named(DeviceGroup, targets.group, "group", access),
+        "location": _named(Location, targets.location, "location", access),
+    }
+    rows = access.visible(Device.objects.all())
+    if targets.devices is not None:
+        rows = _picked(rows, targets.devices, None)
+    rows = rows.filter(**{name: row for name, row in conditions.items() if row is not None})
+    return _without_excluded(rows.filter(*targets.attributes.values()), targets, access)
+
+
 def _anchored(targets: TargetFilter, access: Access) -> TargetFilter:
     """The filter within what it may mean; one of attributes alone means the one organization the user may run in."""
     if targets.devices is not None and not targets.devices:
-        raise InvalidFieldError("devices", "No device was picked. An empty list never means all devices.")
+        raise InvalidFieldError("devices", _NOTHING_PICKED)
     if targets.organization or targets.group or targets.location or targets.devices is not None:
         return targets
     if targets.all_devices and not access.everything:

@@ -3,12 +3,10 @@
 import csv
 import io
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Any, Final
 
-from asgiref.sync import sync_to_async
-from django.core.handlers.asgi import ASGIRequest
 from django.db.models import Q
 from django.http import StreamingHttpResponse
 from django.shortcuts import get_object_or_404
@@ -16,11 +14,11 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import generics
 from rest_framework.exceptions import ValidationError
-from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.request import Request
 
 from orchestrator.access import Access, Right
 from orchestrator.api import filters
+from orchestrator.api.files import AsAsked, streamed
 from orchestrator.api.permissions import RolePermission, access_of, actor
 from orchestrator.exceptions import NotPermittedError
 from orchestrator.models import Command, MassCommand, User
@@ -34,25 +32,13 @@ _TYPES: Final[Mapping[str, str]] = {"csv": "text/csv; charset=utf-8", "ndjson": 
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # what makes a spreadsheet compute a cell (OWASP, CSV injection)
 
 
-class _AsAsked(BaseContentNegotiation):
-    """?format= names the file here, not one of DRF's renderers; these are for errors alone."""
-
-    def select_parser(self, request: Request, parsers: Any) -> Any:
-        """The only one."""
-        return parsers[0]
-
-    def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:
-        """The only one."""
-        return renderers[0], renderers[0].media_type
-
-
 class RunExportView(generics.GenericAPIView[Command]):
     """The per-device results of a mass command as one file."""
 
     queryset = Command.objects.none()
     filterset_class = filters.CommandFilter
     permission_classes = (RolePermission,)
-    content_negotiation_class = _AsAsked
+    content_negotiation_class = AsAsked
     pagination_class = None
 
     def get_queryset(self) -> Any:
@@ -80,8 +66,7 @@ class RunExportView(generics.GenericAPIView[Command]):
         rows = self.filter_queryset(self.get_queryset())
         chunks = _chunks(rows, actor(request), MassCommand.objects.only("organization_id").get(pk=pk))
         lines = _csv(chunks) if kind == "csv" else _ndjson(chunks)
-        # under ASGI Django would read a plain iterator to its end before it sends the first byte
-        body = _in_threads(lines) if isinstance(request._request, ASGIRequest) else lines
+        body = streamed(request, lines)
         headers = {
             "Content-Disposition": f'attachment; filename="mass-command-{pk}.{kind}"',
             "Cache-Control": "no-store",
@@ -133,10 +118,3 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "isoformat"):
         return value.isoformat().replace("+00:00", "Z")  # as in all other replies
     return value if isinstance(value, bool | int) else str(value)
-
-
-async def _in_threads(lines: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """The same for ASGI, each part read in the thread that may use the database."""
-    take = sync_to_async(lambda: next(lines, None))
-    while (part := await take()) is not None:
-        yield part

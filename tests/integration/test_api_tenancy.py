@@ -32,6 +32,8 @@ TABLE: dict[str, dict[str, tuple[int, int, int, int]]] = {
     "organization-detail": {
         "get": READ, "put": (200, 200, 403, 403), "patch": (200, 200, 403, 403), "delete": (204, 403, 403, 403),
     },
+    "device-inventory": {"get": READ},
+    "device-known-hosts": {"get": READ},
     "device-host-key": {"post": (200, 200, 403, 403)},
     "device-command": {"get": READ, "post": (201, 201, 201, 403)},
     "schedule-list": {"get": READ, "post": (201, 201, 201, 403)},
@@ -98,7 +100,7 @@ CASES = [
     for method, statuses in methods.items()
     for role, status in zip(ROLES, statuses, strict=True)
 ]
-WITHOUT_ID = ("-list", "-confirmation", "user-me")
+WITHOUT_ID = ("-list", "-confirmation", "user-me", "device-inventory", "device-known-hosts")
 ADDRESSED = [case[:3] for case in CASES if not case[0].endswith(WITHOUT_ID)]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from inventory_plugins.orchestrator import read_slice
-from orchestrator.inventory import Login, Target, inventory, known_hosts
+from orchestrator.inventory import Login, Target, group_names, inventory, known_hosts
 
 ED25519 = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0iG0cLr2i9"
 RSA = "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABgQ=="
@@ -91,3 +91,23 @@ def test_a_file_that_is_no_slice_is_refused(tmp_path: Any, text: str) -> None:
     path.write_text(text, encoding="latin-1")
     with pytest.raises(AnsibleParserError):
         read_slice(str(path))
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
+def test_a_slice_that_others_could_read_or_change_is_refused(tmp_path: Any, mode: int) -> None:
+    from ansible.errors import AnsibleParserError
+
+    path = tmp_path / "x.orchestrator.json"
+    path.write_text(json.dumps(inventory([target()], connect_timeout=1)))
+    path.chmod(mode)
+    with pytest.raises(AnsibleParserError, match="0600"):
+        read_slice(str(path))
+    path.chmod(0o600)
+    assert list(read_slice(str(path))["hosts"]) == ["device-1"]
+
+
+def test_groups_are_named_for_ansible() -> None:
+    assert group_names(
+        platform="openwrt", organization="North & Co", group="all", location="Küche-1", tags=["roof", "a b", "a-b"]
+    ) == ["organization_North___Co", "group_all", "location_Küche_1", "platform_openwrt", "tag_roof", "tag_a_b"]
+    assert group_names(platform="linux") == ["platform_linux"]
