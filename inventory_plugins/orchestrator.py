@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import stat
 import tempfile
 import time
@@ -251,7 +252,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
         """Let ssh believe the keys of this file and no others; group_vars and host_vars may still say otherwise."""
         quoted = path.replace("\\", "\\\\").replace('"', '\\"')
         # ssh reads the value as a configuration line of its own: a path with blanks needs quotes there, too
-        arguments = f"-o 'UserKnownHostsFile=\"{quoted}\"' -o GlobalKnownHostsFile=/dev/null -o StrictHostKeyChecking=yes"
+        file = shlex.quote(f'UserKnownHostsFile="{quoted}"')
+        arguments = f"-o {file} -o GlobalKnownHostsFile=/dev/null -o StrictHostKeyChecking=yes"
         for name in ("ansible_ssh_common_args", "orchestrator_ssh_args"):
             self.inventory.set_variable("all", name, arguments)
         self.inventory.set_variable("all", "ansible_host_key_checking", True)
