@@ -12,11 +12,13 @@ import selectors
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 CHUNK = 1 << 16  # bytes, one read of a pipe
 HELD_OPEN = 5.0  # seconds of silence after which outputs that outlive their command are given up
+POLL_STOP = 0.5  # seconds between two looks whether the device was cancelled
 KILL_AFTER = 1.0  # seconds between SIGTERM and SIGKILL to an ssh that was given up
 
 # The log holds what these functions say, and errors. Not the function that logs the command: its text is the user's.
@@ -101,7 +103,7 @@ class Log:
         return [argv[0], "-E", self.path, *(x for option in LOG_OPTIONS for x in ("-o", option)), *argv[1:]]
 
 
-GaveUp = Literal["", "timeout", "execution_timeout", "held_open", "address", "user", "key"]
+GaveUp = Literal["", "timeout", "execution_timeout", "held_open", "address", "user", "key", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +116,13 @@ class Session:
     log: str
     gave_up: GaveUp = ""
     seconds: float = 0.0  # the limit of ours that was passed; else how long it took
+    logged_in_before: bool = False  # by an earlier command of this run
 
     @property
     def code(self) -> str:
         """'' when the command ended by itself, with rc; else what happened instead."""
+        if self.gave_up == "cancelled":
+            return "cancelled_running" if self.logged_in or self.logged_in_before else "cancelled"
         if not self.logged_in:
             found = (code for code, signs in NOT_LOGGED_IN if any(sign in self.log for sign in signs))
             return self.gave_up or next(found, "unknown")
@@ -142,7 +147,19 @@ class Session:
         return found[1] if found else ""
 
 
-Limits = tuple[float, float]  # seconds: until the login, and from the login on
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long an ssh process may go on."""
+
+    connect: float  # seconds, until the login
+    execution: float  # seconds, from the login on
+    stopped: Callable[[], bool]  # whether the device was cancelled
+
+    def end_early(self, log: Log, silence: float) -> tuple[GaveUp, float] | None:
+        """Why to end before time is up, after so many seconds without output."""
+        if EXITED in log.text and silence > HELD_OPEN:
+            return "held_open", HELD_OPEN
+        return ("cancelled", 0.0) if self.stopped() else None
 
 
 def follow(
@@ -153,7 +170,7 @@ def follow(
     What a command leaves running in the background may hold its outputs open for ever, though the command has ended.
     """
     heard = time.monotonic()
-    logged_in, deadline, left = False, heard + limits[0], memoryview(in_data)
+    logged_in, deadline, left = False, heard + limits.connect, memoryview(in_data)
     with selectors.DefaultSelector() as selector:
         for source in (*outputs, log.read_fd):
             selector.register(source, selectors.EVENT_READ)
@@ -162,9 +179,9 @@ def follow(
             selector.register(process.stdin, selectors.EVENT_WRITE)
         open_outputs = len(outputs)
         while open_outputs and (now := time.monotonic()) < deadline:
-            if EXITED in log.text and now > heard + HELD_OPEN:
-                return "held_open", HELD_OPEN
-            for key, _ in selector.select(min(deadline - now, 1)):
+            if early := limits.end_early(log, now - heard):
+                return early
+            for key, _ in selector.select(min(deadline - now, POLL_STOP)):
                 if key.fileobj in outputs:
                     chunk = os.read(key.fd, CHUNK)
                     outputs[key.fileobj].feed(chunk)
@@ -175,11 +192,11 @@ def follow(
                 elif key.fd == log.read_fd:
                     log.read()
                     if not logged_in and LOGGED_IN in log.text:
-                        logged_in, deadline = True, time.monotonic() + limits[1]
+                        logged_in, deadline = True, time.monotonic() + limits.execution
                 elif not (left := send(process, left)):
                     selector.unregister(key.fileobj)
     if open_outputs:
-        return ("execution_timeout", limits[1]) if logged_in else ("timeout", limits[0])
+        return ("execution_timeout", limits.execution) if logged_in else ("timeout", limits.connect)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(KILL_AFTER)
     return "", 0.0

@@ -30,7 +30,9 @@ REASONS: Final[Mapping[str, str]] = {
     "address": "The device's address cannot be used.",
     "user": "The credential's user name cannot be used.",
     "unknown": "The device could not be logged in to. {detail}",
+    "cancelled": "Cancelled before the device was logged in to.",
     # logged in
+    "cancelled_running": "Cancelled while it ran; the device may have carried out the command.",
     "connection_lost": "The connection was lost while the command ran; it may or may not have had its effect.",
     "execution_timeout": "The command ran longer than {seconds} s and was given up; it may still run on the device.",
     "held_open": "The command ended, but what it left running held the connection open, so its exit status is unknown: "
@@ -49,6 +51,7 @@ REASONS: Final[Mapping[str, str]] = {
     # the run
     "internal": "The command could not be carried out. {detail}",
 }
+CANCELLED: Final = frozenset({"cancelled", "cancelled_running"})
 _UNREACHABLE_SIGNS: Final = (  # in messages of Ansible's own connection plugins
     ("host_key", ("host key verification failed", "host identification has changed", "host key checking is enabled")),
     ("auth", ("permission denied", "invalid/incorrect", "authentication fail", "too many authentication")),
@@ -136,6 +139,8 @@ def _judge(kind: str, result: Mapping[str, Any], ours: Mapping[str, Any]) -> tup
         code = "exit_status"
     if code not in REASONS:
         code, detail = "internal", detail or text[:500]
+    if status is CommandStatus.UNREACHABLE and code in CANCELLED:
+        return CommandStatus.CANCELLED, code, ""
     if status is CommandStatus.FAILED and code == "host_key":  # Ansible calls a wrong key with a password a failure
         status = CommandStatus.UNREACHABLE
     if status is CommandStatus.FAILED and code == "execution_timeout":

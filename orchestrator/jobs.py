@@ -70,7 +70,7 @@ def _carry_out(slice_: Slice, lease: uuid.UUID, change: PasswordChange | None) -
             outcome = runner.run(
                 plan.request(targets, ident=planning.round_ident(slice_, number)),
                 on_event=listener.hear,
-                should_stop=lambda: recorder.stop_requested,
+                orders=runner.Orders(stop=lambda: recorder.stop_requested, cancelled=lambda: recorder.cancelled_hosts),
             )
             if outcome.ended != "completed":
                 return Ending(outcome.ended), outcome.detail

@@ -36,10 +36,14 @@ def lock_devices(slice_: Slice) -> frozenset[uuid.UUID]:
     raise RuntimeError("the devices' locks could not be taken")
 
 
-def defer(slice_: Slice, rows: CommandQuerySet, *, not_before: datetime) -> None:
-    """Move these queued rows of the slice to a new one that is held until then."""
+def defer(slice_: Slice, rows: CommandQuerySet, *, not_before: datetime, again: bool = True) -> None:
+    """Move these queued rows of the slice to a new one that is held until then.
+
+    ``again``: they had their turn, and another is not waited for by the next wave.
+    """
     with transaction.atomic():
         MassCommand.objects.select_for_update().get(pk=slice_.mass_command_id)  # one at a time gives out numbers
+        Slice.objects.select_for_update().get(pk=slice_.pk)  # before its rows, as everybody does
         moved = list(rows.filter(status=CommandStatus.QUEUED).values_list("pk", flat=True))
         if not moved:
             return
@@ -49,7 +53,7 @@ def defer(slice_: Slice, rows: CommandQuerySet, *, not_before: datetime) -> None
             number=(slices.aggregate(last=Max("number"))["last"] or 0) + 1,
             wave=slice_.wave,
             size=len(moved),
-            tries=slice_.tries + 1,
+            tries=slice_.tries + again,
             not_before=not_before,
             status="held",
         )

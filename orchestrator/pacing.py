@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from orchestrator import dispatch
 from orchestrator.models import Command, MassCommand, Slice
-from orchestrator.recording import Ending, settle
+from orchestrator.recording import CANCELLED_WAITING, Ending, settle, skip
 from orchestrator.states import CommandStatus, RunStatus
 
 log = logging.getLogger(__name__)
@@ -97,12 +97,23 @@ def advance(run_id: uuid.UUID) -> None:
         run = MassCommand.objects.select_for_update().active().filter(pk=run_id).first()
         if run is None:
             return
+        _cancel_waiting(run)
         ending = _ending(run, now) or _check_wave(run, now)
         if ending is None and _may_go(run, now):
             released = _release(run, now)
         transaction.on_commit(lambda: dispatch.enqueue(released) if released else None)
     if ending is not None:
         end_waiting(run, ending)
+
+
+def _cancel_waiting(run: MassCommand) -> None:
+    """End the rows that were cancelled one by one and that no worker has; the caller holds the run's lock."""
+    asked = Command.objects.filter(mass_command=run, cancel_requested__isnull=False, status=CommandStatus.QUEUED)
+    slices = Slice.objects.filter(pk__in=asked.values("slice"), status__in=("held", "queued"))
+    # Locked, so that no worker takes one of these slices and plans with a row that ends here.
+    if locked := list(slices.select_for_update().order_by("pk")):
+        rows = asked.filter(slice__in=locked).values_list("pk", flat=True)
+        skip(run.pk, dict.fromkeys(rows, CANCELLED_WAITING))
 
 
 def end_waiting(run: MassCommand, ending: Ending) -> None:

@@ -22,7 +22,7 @@ from orchestrator.inventory import Login, Target
 from orchestrator.journal import Assignment
 from orchestrator.locking import defer, lock_devices
 from orchestrator.models import Command, CommandType, Device, DeviceCredential, MassCommand, OnConflict, Slice
-from orchestrator.recording import skip
+from orchestrator.recording import CANCELLED_WAITING, skip
 from orchestrator.rotation import PasswordChange
 from orchestrator.runner import RunRequest
 from orchestrator.states import CommandStatus
@@ -170,6 +170,8 @@ def _shrunk(row: Command, device: Device) -> str:
 
 def _add(made: Plan, row: Command) -> Verdict | None:
     """Add the row's device to the plan; a verdict when it can't be."""
+    if row.cancel_requested:
+        return CANCELLED_WAITING
     device = row.device
     if device is None or (code := _shrunk(row, device)):
         code = "deleted" if device is None else code

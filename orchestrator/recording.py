@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
@@ -24,7 +24,7 @@ from django.db import close_old_connections, connection, transaction
 from django.utils import timezone
 
 from orchestrator import journal
-from orchestrator.events import HostEvent
+from orchestrator.events import REASONS, HostEvent
 from orchestrator.journal import Assignment, Journal
 from orchestrator.locking import defer
 from orchestrator.models import Command, MassCommand, Slice
@@ -61,12 +61,17 @@ class Ending(enum.StrEnum):
     DEADLINE = "deadline"
     CRASHED = "crashed"
     LOST = "lost"
+    CANCELLED_LOST = "cancelled_lost"
     TERMINATED = "terminated"
     PAUSED = "paused"
 
 
 _C = CommandStatus
 CANCELLED_WAITING: Final = (_C.CANCELLED, "cancelled", "Cancelled before the device was contacted.")
+_CANCELLED_RUNNING: Final = (_C.CANCELLED, "cancelled_running", REASONS["cancelled_running"])
+_CANCELLED_LOST: Final = (
+    _C.CANCELLED, "cancelled_running", "Cancelled, and its worker died; the device may have carried out the command.",
+)  # fmt: skip
 # Ending → (what becomes of queued devices, of running ones), each with its code and reason.
 _LEFT_OVER: Final[Mapping[Ending, tuple[tuple[CommandStatus, str, str], tuple[CommandStatus, str, str]]]] = {
     Ending.COMPLETED: (
@@ -75,8 +80,9 @@ _LEFT_OVER: Final[Mapping[Ending, tuple[tuple[CommandStatus, str, str], tuple[Co
     ),
     Ending.STOPPED: (
         CANCELLED_WAITING,
-        (_C.CANCELLED, "cancelled", "Cancelled while it ran; the device may have carried out the command."),
+        _CANCELLED_RUNNING,
     ),
+    Ending.CANCELLED_LOST: (_CANCELLED_LOST, _CANCELLED_LOST),
     Ending.DEADLINE: (
         (_C.TERMINATED, "deadline", "The time for the run was over before the device was contacted."),
         (_C.TIMED_OUT, "deadline", "The time for the run was over; the command may still be running on the device."),
@@ -96,6 +102,7 @@ _LEFT_OVER: Final[Mapping[Ending, tuple[tuple[CommandStatus, str, str], tuple[Co
 }
 
 
+_UNSURE: Final = frozenset({Ending.COMPLETED, Ending.LOST, Ending.CANCELLED_LOST})  # of queued rows, if anything ran
 _OTHERS_MAY_FOLLOW: Final = frozenset({Ending.COMPLETED, Ending.CRASHED, Ending.LOST})
 _OFFLINE_RETRY_MOST: Final = 3_600.0  # seconds
 
@@ -115,7 +122,10 @@ class Recorder:
         self._slice_id, self._run, self._lease = slice_.pk, slice_.mass_command_id, lease
         self._offline_until = slice_.mass_command.offline_until
         self._assignments, self._change, self._journal = assignments, change, journal
-        self._events: queue.SimpleQueue[HostEvent | None] = queue.SimpleQueue()
+        self._slice = slice_
+        self._events: queue.SimpleQueue[HostEvent | frozenset[str] | None] = queue.SimpleQueue()
+        self._hosts = {assignment.command: host for host, assignment in assignments.items()}
+        self._cancelled: frozenset[str] = frozenset()
         self._stop = threading.Event()
         self._lost = threading.Event()
         self._thread = threading.Thread(target=self._work, name=f"recorder-{slice_.pk}", daemon=True)
@@ -140,6 +150,15 @@ class Recorder:
                 self._journal = None
         self._events.put(event)
 
+    def hand_back(self, hosts: Collection[str]) -> None:
+        """Give devices for which nothing was started, and nothing will be, another turn; it happens soon."""
+        self._events.put(frozenset(hosts))
+
+    @property
+    def cancelled_hosts(self) -> Collection[str]:
+        """The hosts that a person has cancelled one by one."""
+        return self._cancelled
+
     @property
     def stop_requested(self) -> bool:
         """Whether the run was cancelled or the lease was lost."""
@@ -154,9 +173,11 @@ class Recorder:
         next_tick, going = 0.0, True
         try:
             while going:
-                batch, going = self._gather()
+                batch, unstarted, going = self._gather()
                 if batch:
                     self._persist(partial(self._write, batch))
+                if unstarted:
+                    self._persist(partial(self._hand_back, unstarted))
                 if time.monotonic() >= next_tick:
                     self._persist(self._look)
                     next_tick = time.monotonic() + _TICK
@@ -170,9 +191,10 @@ class Recorder:
         finally:
             connection.close()
 
-    def _gather(self) -> tuple[list[HostEvent], bool]:
-        """The events of the next moment, and whether more may follow."""
+    def _gather(self) -> tuple[list[HostEvent], frozenset[str], bool]:
+        """The events of the next moment, hosts that are handed back, and whether more may follow."""
         batch: list[HostEvent] = []
+        unstarted: frozenset[str] = frozenset()
         until = time.monotonic() + _FLUSH
         while len(batch) < _BATCH and (left := until - time.monotonic()) > 0:
             try:
@@ -180,9 +202,12 @@ class Recorder:
             except queue.Empty:
                 break
             if event is None:
-                return batch, False
-            batch.append(event)
-        return batch, True
+                return batch, unstarted, False
+            if isinstance(event, frozenset):
+                unstarted |= event
+            else:
+                batch.append(event)
+        return batch, unstarted, True
 
     def _persist(self, write: Callable[[], None]) -> None:
         """Do it until the database has it: a restarted database costs time, not results."""
@@ -203,6 +228,15 @@ class Recorder:
             raise LeaseLostError
         if MassCommand.objects.filter(pk=self._run, cancel_requested__isnull=False).exists():
             self._stop.set()
+        asked = Command.objects.open().filter(slice=self._slice_id, cancel_requested__isnull=False)
+        self._cancelled |= {self._hosts[pk] for pk in asked.values_list("pk", flat=True) if pk in self._hosts}
+
+    def _hand_back(self, hosts: frozenset[str]) -> None:
+        rows = Command.objects.filter(slice=self._slice_id, pk__in=[self._assignments[host].command for host in hosts])
+        with transaction.atomic():
+            if not Slice.objects.filter(pk=self._slice_id, lease=self._lease).exists():
+                raise LeaseLostError
+            defer(self._slice, rows, not_before=timezone.now(), again=False)
 
     def _write(self, batch: list[HostEvent]) -> None:
         events = [
@@ -212,20 +246,24 @@ class Recorder:
             if not Slice.objects.select_for_update().filter(pk=self._slice_id, lease=self._lease).exists():
                 raise LeaseLostError
             ids = {assignment.command for assignment, _ in events}
-            rows = Command.objects.select_for_update().filter(pk__in=ids, status__in=sorted(OPEN)).only("pk", *_FIELDS)
+            rows = (
+                Command.objects.select_for_update()
+                .filter(pk__in=ids, status__in=sorted(OPEN))
+                .only("pk", "cancel_requested", *_FIELDS)
+            )
             by_id = {row.pk: row for row in rows}
             before = {pk: row.status for pk, row in by_id.items()}
             for assignment, event in events:
                 if row := by_id.get(assignment.command):
-                    _wait(row, event) if self._may_wait(event) else _apply(row, event)
+                    _wait(row, event) if self._may_wait(row, event) else _apply(row, event)
             Command.objects.bulk_update(by_id.values(), _FIELDS)
             moves = Counter((before[pk], row.status) for pk, row in by_id.items() if row.status != before[pk])
             MassCommand.objects.count_moves(self._run, moves)
             MassCommand.objects.spend_budget(self._run)
             self._follow_passwords(by_id)
 
-    def _may_wait(self, event: HostEvent) -> bool:
-        offline = event.status == CommandStatus.UNREACHABLE and event.code in _OFFLINE
+    def _may_wait(self, row: Command, event: HostEvent) -> bool:
+        offline = event.status == CommandStatus.UNREACHABLE and event.code in _OFFLINE and not row.cancel_requested
         return offline and self._offline_until is not None and timezone.now() < self._offline_until
 
     def _follow_passwords(self, rows: Mapping[uuid.UUID, Command]) -> None:
@@ -236,6 +274,7 @@ class Recorder:
                 assignment.device: assignment.username
                 for assignment in self._assignments.values()
                 if (row := rows.get(assignment.command))
+                and row.reason_code != "cancelled"
                 and (row.status in statuses or (not certain and row.reason_code == "connection_lost"))
             }
             if logins:
@@ -304,12 +343,14 @@ def settle(
             return False
         rows = Command.objects.filter(slice=slice_)
         moves: Counter[tuple[str, str]] = Counter()
-        for source, left in zip((_C.QUEUED, _C.RUNNING), _LEFT_OVER[ending], strict=True):
-            status, code, reason = left
-            if change and source == _C.RUNNING:
-                _follow_left_over(rows, change)
-            number = rows.end(source=source, target=status, code=code, reason=reason.format(detail=detail).strip())
-            moves[source, status] += number
+        if change:
+            _follow_left_over(rows, change)
+        asked = rows.filter(cancel_requested__isnull=False)
+        by_hand = _CANCELLED_RUNNING if ending in _UNSURE else CANCELLED_WAITING, _CANCELLED_RUNNING
+        for which, verdicts in ((asked, by_hand), (rows, _LEFT_OVER[ending])):
+            for source, (status, code, reason) in zip((_C.QUEUED, _C.RUNNING), verdicts, strict=True):
+                said = reason.format(detail=detail).strip()
+                moves[source, status] += which.end(source=source, target=status, code=code, reason=said)
         MassCommand.objects.count_moves(slice_.mass_command_id, moves)
         MassCommand.objects.spend_budget(slice_.mass_command_id)
     journal.remove(slice_.pk, slice_.attempt)

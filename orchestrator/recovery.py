@@ -6,7 +6,7 @@ Any number of these may run, anywhere: each step is a guarded write.
 import logging
 import socket
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Final
 
@@ -22,7 +22,8 @@ from orchestrator.locking import defer
 from orchestrator.models import Command, IdempotencyKey, MassCommand, Preview, Slice
 from orchestrator.pacing import advance, why_not
 from orchestrator.planning import password_change, round_ident
-from orchestrator.recording import Ending, Recorder, settle
+from orchestrator.querysets import CommandQuerySet
+from orchestrator.recording import CANCELLED_WAITING, Ending, Recorder, settle, skip
 from orchestrator.rotation import PasswordChange
 from orchestrator.run_directory import started_hosts, sweep
 from orchestrator.scheduling import start_due
@@ -75,9 +76,14 @@ def _end_for(slice_: Slice, lease: uuid.UUID) -> None:
     with Recorder(slice_, lease=lease, assignments=assignments, change=change) as recorder:
         for event in events:
             recorder.record(event)
-    if not run.cancel_requested:
-        _hand_back_unstarted(slice_, assignments)
-    settle(slice_, lease=lease, ending=Ending.STOPPED if run.cancel_requested else Ending.LOST, change=change)
+    unstarted = Command.objects.filter(slice=slice_, pk__in=_unstarted(slice_, assignments))
+    if run.cancel_requested:
+        skip(run.pk, dict.fromkeys(_queued(unstarted), CANCELLED_WAITING))
+        settle(slice_, lease=lease, ending=Ending.CANCELLED_LOST, change=change)
+        return
+    skip(run.pk, dict.fromkeys(_queued(unstarted.filter(cancel_requested__isnull=False)), CANCELLED_WAITING))
+    defer(slice_, unstarted, not_before=timezone.now(), again=False)
+    settle(slice_, lease=lease, ending=Ending.LOST, change=change)
 
 
 def _password_change(run: MassCommand) -> PasswordChange | None:
@@ -88,15 +94,19 @@ def _password_change(run: MassCommand) -> PasswordChange | None:
         return None
 
 
-def _hand_back_unstarted(slice_: Slice, assignments: Mapping[str, Assignment]) -> None:
-    """Let devices for which nothing was ever started have another turn: the attempt's directory tells them surely.
+def _unstarted(slice_: Slice, assignments: Mapping[str, Assignment]) -> list[uuid.UUID]:
+    """The rows for whose devices nothing was ever started: the attempt's directory tells them surely.
 
     Only while it was in its first round: in a later one, which tries other credentials, all devices had their turn.
     """
     started = started_hosts(round_ident(slice_, 0))
-    if started is not None:
-        unstarted = [who.command for host, who in assignments.items() if host not in started]
-        defer(slice_, Command.objects.filter(slice=slice_, pk__in=unstarted), not_before=timezone.now())
+    if started is None:
+        return []
+    return [who.command for host, who in assignments.items() if host not in started]
+
+
+def _queued(rows: CommandQuerySet) -> Iterable[uuid.UUID]:
+    return rows.filter(status="queued").values_list("pk", flat=True)
 
 
 def requeue() -> None:

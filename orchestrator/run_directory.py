@@ -4,12 +4,16 @@
         machine    the boot id of the kernel
         hosts      the hosts of the run, a line each
         waiting/   an empty file for each host that nothing was started for; its name is the host's
+        withdrawn/ the files of hosts that were taken out before anything was started for them
+        stopped/   an empty file for each host that is to be contacted no more: see `withdraw`
+        logged_in/ an empty file for each host that was logged in to (ansible_plugins/run_state.py)
         taken/     what `waiting` is renamed to by whoever takes the run from a dead owner
         …          what Ansible reads and writes
 
 Ansible starts a task for a host only after it has removed that host's file from `waiting`
 (ansible_plugins/callback/silent.py).  The rename is the fence: after it no file can be removed, so nothing can be
-started, not even by a process of the run that nobody has found.
+started, not even by a process of the run that nobody has found.  A single host has a fence of the same kind: whoever
+moves its file out of `waiting` first, Ansible or we, has decided whether anything is started for it.
 """
 
 import contextlib
@@ -39,7 +43,10 @@ PATIENCE: Final = 2.0  # seconds
 DRAFT_AGE: Final = 60.0  # seconds after which a draft's maker must be dead
 WAITING: Final = "waiting"
 TAKEN: Final = "taken"
-KEPT: Final = frozenset({"machine", "hosts", TAKEN})  # of a dead run, until it is swept: no secrets
+WITHDRAWN: Final = "withdrawn"
+STOPPED: Final = "stopped"  # its name and the next one are those of ansible_plugins/run_state.py
+LOGGED_IN: Final = "logged_in"
+KEPT: Final = frozenset({"machine", "hosts", TAKEN, WITHDRAWN})  # of a dead run, until it is swept: no secrets
 PATH_BYTES: Final = 52  # a socket's path has at most 107, and /tmp/ansible-local-<pid><8>/ssh_agent/agent.sock is one
 _PLAIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
@@ -62,7 +69,8 @@ def run_directory(ident: str, host_names: Collection[str]) -> Iterator[Path]:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         (directory / "machine").write_text(_boot_id())
         (directory / "hosts").write_text("".join(f"{name}\n" for name in host_names))
-        (directory / WAITING).mkdir()
+        for folder in (WAITING, WITHDRAWN, STOPPED, LOGGED_IN):
+            (directory / folder).mkdir()
         for name in host_names:
             (directory / WAITING / name).touch()
         directory = directory.rename(_path(ident))  # complete and locked from the first moment on
@@ -70,6 +78,27 @@ def run_directory(ident: str, host_names: Collection[str]) -> Iterator[Path]:
     finally:
         shutil.rmtree(directory, ignore_errors=True)
         os.close(descriptor)
+
+
+def withdraw(directory: Path, host_name: str) -> bool:
+    """Let nothing reach a host of our own living run any more: what goes on there is ended within seconds.
+
+    True when it is certain that nothing was started for it, and nothing will be.
+    """
+    (directory / STOPPED / host_name).touch()  # first: once the fence has said no, the connection refuses already
+    try:
+        (directory / WAITING / host_name).rename(directory / WITHDRAWN / host_name)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def waiting_hosts(directory: Path) -> frozenset[str]:
+    """The hosts of our own run for which nothing was started so far; none when the run was taken from us."""
+    try:
+        return frozenset(os.listdir(directory / WAITING))
+    except FileNotFoundError:
+        return frozenset()
 
 
 def started_hosts(ident: str) -> frozenset[str] | None:
@@ -86,7 +115,8 @@ def started_hosts(ident: str) -> frozenset[str] | None:
             if (directory / "machine").read_text() != _boot_id():
                 return None
             hosts = (directory / "hosts").read_text().split()
-            return frozenset(hosts) - frozenset(os.listdir(directory / TAKEN))
+            never = {*os.listdir(directory / TAKEN), *os.listdir(directory / WITHDRAWN)}
+            return frozenset(hosts) - never
         except OSError as error:
             log.warning("The directory of the run %s can't be read: %s", ident, error)
             return None

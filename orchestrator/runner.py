@@ -11,8 +11,9 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -20,18 +21,19 @@ import ansible_runner
 from ansible_runner.utils import get_callback_dir
 from django.conf import settings
 
-from orchestrator.events import HostEvent, parse
+from orchestrator.events import REASONS, HostEvent, parse
 from orchestrator.inventory import Target, inventory, known_hosts
 from orchestrator.processes import MARKER, kill_processes
 from orchestrator.redaction import Redactor
-from orchestrator.run_directory import WAITING, run_directory, started_hosts, sweep
+from orchestrator.run_directory import run_directory, started_hosts, sweep, waiting_hosts, withdraw
 from orchestrator.sandbox import INVENTORY_PLUGINS, PLUGINS, PROJECT, sandbox
+from orchestrator.states import CommandStatus
 
-__all__ = ("RunOutcome", "RunRequest", "RunnerError", "run", "started_hosts", "sweep")
+__all__ = ("Orders", "RunOutcome", "RunRequest", "RunnerError", "run", "started_hosts", "sweep")
 
 POLL_EVENTS: Final = 0.25  # seconds between two looks at what came
 DETAIL_LENGTH: Final = 300  # characters at which plugins and events cut a device's words in a reason
-POLL_STOP: Final = 0.5  # seconds between two calls of should_stop
+POLL_STOP: Final = 0.5  # seconds between two looks at the orders
 DETAIL_LINES: Final = 8  # of Ansible's own output, kept for the case that it ends without a recap
 
 
@@ -53,6 +55,16 @@ class RunRequest:
     check: bool = False  # Ansible's check mode: our playbooks log in, do nothing, and say what they would do
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orders:
+    """What the caller wants of a run that goes on; each is asked for every POLL_STOP, in the calling thread."""
+
+    stop: Callable[[], bool] = lambda: False  # end everything
+    cancelled: Callable[[], Collection[str]] = frozenset  # hosts that are to be ended
+    drain: Callable[[], bool] = lambda: False  # start nothing more, and let what runs go on to its end
+    withdrawn: Callable[[Collection[str]], None] = lambda hosts: None  # takes the hosts that `drain` kept from starting
+
+
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
     """How the run as a whole ended; what became of each device came as events."""
@@ -61,22 +73,23 @@ class RunOutcome:
     detail: str = ""  # of a crash: Ansible's last words
 
 
-def run(request: RunRequest, *, on_event: Callable[[HostEvent], None], should_stop: Callable[[], bool]) -> RunOutcome:
+def run(request: RunRequest, *, on_event: Callable[[HostEvent], None], orders: Orders) -> RunOutcome:
     """Run the playbook over the targets and hand over what becomes of each, in the calling thread.
 
     A device's `started` event is written down by Ansible before the device is contacted, and reaches `on_event` up to
-    `POLL_EVENTS` later.  `on_event` may be slow: Ansible then waits.  Nothing that is handed over, and nothing in the
-    outcome, holds a secret of the request.
+    `POLL_EVENTS` later; when the run did not complete, a device without that event was certainly not contacted.
+    `on_event` may be slow: Ansible then waits.  Nothing that is handed over, and nothing in the outcome, holds a secret
+    of the request.
 
     Raises:
         ValueError: a variable's name would change how Ansible connects, or RUN_DIR is too long.
         OSError: this attempt was begun before.
-        Exception: what `on_event` or `should_stop` raised; the run is ended first.
+        Exception: what `on_event` or an order raised; the run is ended first.
     """
     if not request.targets:
         return RunOutcome("completed")
     with run_directory(request.ident, [target.host_name for target in request.targets]) as directory:
-        watch = _Watch(request, directory, on_event, should_stop)
+        watch = _Watch(request, directory, on_event, orders)
         try:
             config = _configure(request, directory)
             runner = ansible_runner.Runner(config, cancel_callback=watch.tick, event_handler=watch.keep)
@@ -104,14 +117,18 @@ class _Watch:
         request: RunRequest,
         directory: Path,
         on_event: Callable[[HostEvent], None],
-        should_stop: Callable[[], bool],
+        orders: Orders,
     ) -> None:
-        self.request, self.directory, self.on_event, self.should_stop = request, directory, on_event, should_stop
+        self.request, self.directory, self.on_event, self.orders = request, directory, on_event, orders
+        self.started: set[str] = set()  # hosts of which that was heard
+        self.stopped: set[str] = set()  # hosts that were cancelled or withdrawn
+        self.withdrawn: set[str] = set()  # those of them for which nothing was started: Ansible's word does not count
         self.events: deque[Mapping[str, Any]] = deque()
         self.words: deque[str] = deque(maxlen=DETAIL_LINES)
         self.error: Exception | None = None
         self.ended: Literal["", "stopped", "deadline"] = ""
         self.recap = False
+        self.hosts = frozenset(target.host_name for target in request.targets)
         self.deadline, self.next_stop_check = time.monotonic() + request.deadline, 0.0
         self.redactor = Redactor(_secrets(request))
 
@@ -127,8 +144,7 @@ class _Watch:
             now = time.monotonic()
             if not self.ended and now >= self.next_stop_check:
                 self.next_stop_check = now + POLL_STOP
-                if self.should_stop():
-                    self.ended = "stopped"
+                self.obey()
             if not self.ended and now >= self.deadline:
                 self.ended = "deadline"
             if self.ended:
@@ -137,11 +153,28 @@ class _Watch:
             self.error = error
         return bool(self.ended or self.error)
 
+    def obey(self) -> None:
+        if self.orders.stop():
+            self.ended = "stopped"
+            return
+        for host in set(self.orders.cancelled()) & self.hosts - self.stopped:
+            self.stopped.add(host)
+            if withdraw(self.directory, host):
+                self.withdrawn.add(host)
+                self.on_event(_cancelled(host))
+        if self.orders.drain() and (waiting := waiting_hosts(self.directory)):
+            unstarted = [host for host in waiting if withdraw(self.directory, host)]
+            self.stopped.update(unstarted)
+            self.withdrawn.update(unstarted)
+            self.orders.withdrawn(unstarted)
+
     def hand_over(self) -> None:
         while self.events:
             event = self.events.popleft()
             if host_event := parse(event):
-                self.on_event(_redacted(host_event, self.redactor))
+                if host_event.host_name not in self.withdrawn:
+                    self.started.add(host_event.host_name)
+                    self.on_event(_redacted(host_event, self.redactor))
             elif event.get("event") == "playbook_on_stats":
                 self.recap = True
             elif event.get("stdout"):
@@ -151,15 +184,29 @@ class _Watch:
         if self.error:
             raise self.error
         self.hand_over()
+        if self.recap and not self.ended:
+            return RunOutcome("completed")
+        # What Ansible said last may have died with it; what it removed from `waiting` is certain.
+        for host in self.hosts - waiting_hosts(self.directory) - self.withdrawn - self.started:
+            self.on_event(HostEvent(host_name=host, kind="started", at=datetime.now(UTC)))
         if self.ended:
             return RunOutcome(self.ended)
-        if self.recap:
-            return RunOutcome("completed")
         return RunOutcome("crashed", self.redactor.clean("\n".join(filter(None, self.words))))
 
 
 def _secrets(request: RunRequest) -> set[str]:
     return {secret for target in request.targets for secret in target.login.secrets} | request.secrets
+
+
+def _cancelled(host_name: str) -> HostEvent:
+    return HostEvent(
+        host_name=host_name,
+        kind="finished",
+        at=datetime.now(UTC),
+        status=CommandStatus.CANCELLED,
+        code="cancelled",
+        reason=REASONS["cancelled"],
+    )
 
 
 def _redacted(event: HostEvent, redactor: Redactor) -> HostEvent:
@@ -243,8 +290,6 @@ def _environment(request: RunRequest, directory: Path, artifacts: Path) -> dict[
         "ANSIBLE_RETRY_FILES_ENABLED": "False",
         "ANSIBLE_DEPRECATION_WARNINGS": "False",
         "ANSIBLE_NOCOLOR": "1",
-        # ansible_plugins/callback/silent.py
-        "ORCHESTRATOR_WAITING": str(directory / WAITING),
         # ansible_plugins/connection/device_ssh.py
         "ORCHESTRATOR_KNOWN_HOSTS": str(directory / "known_hosts"),
         "ORCHESTRATOR_EXECUTION_TIMEOUT": str(request.execution_timeout),

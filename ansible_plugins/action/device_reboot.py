@@ -34,7 +34,7 @@ class ActionModule(DeviceAction):
         old = result.get("stdout", "").strip()
         if result.get("rc"):
             return fail(result, EXITS.get(result["rc"], "internal"), last_line(result["stderr"]))
-        if "rc" not in result and not old:  # unreachable, not root, or cut before the order
+        if result.get("unreachable") or ("rc" not in result and not old):  # cancelled, not root, cut before the order
             return result
         return self._wait(old, begin, limit)
 
@@ -51,6 +51,8 @@ class ActionModule(DeviceAction):
             last = self._connection.attempt(
                 f"cat {BOOT_ID}", connect_timeout=connect, execution_timeout=min(left, LOOK)
             )
+            if last.get("orchestrator", {}).get("code") == "cancelled_running":
+                return last
             seen = last.get("stdout", "").strip() if last.get("rc") == 0 else ""
             if seen and seen != old:
                 seconds = time.monotonic() - begin

@@ -2,9 +2,10 @@
 
 The service reads events, so nothing need be printed; this spares the printing of each failed result.
 
-A host's task is started only after the host's file in the directory ORCHESTRATOR_WAITING was removed, by Ansible's
-main process, which calls this before it starts a worker for the task.  Whoever takes a dead run over renames that
-directory: if we are alive after all, we then find no file, and end instead of contacting a device.
+A host's task is started only after the host's file in the run directory's `waiting` was removed, by Ansible's main
+process, which calls this before it starts a worker for the task.  Whoever takes a dead run over renames that
+directory: if we are alive after all, we then find no file, and end instead of contacting a device.  A single host that
+the service has withdrawn has no file either, but one in `stopped`: the connection plugin refuses it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import signal
 from typing import Any
 
 from ansible.plugins.callback import CallbackBase
+
+from ansible_plugins.run_state import STOPPED, WAITING, has, path
 
 DOCUMENTATION = """
 name: silent
@@ -34,7 +37,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]  # Ansible has no type
     CALLBACK_NAME = "silent"
 
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
-        waiting = os.environ.get("ORCHESTRATOR_WAITING")
+        waiting = path(WAITING)
         if not waiting:  # a playbook that is run by hand
             return
         try:
@@ -49,8 +52,15 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]  # Ansible has no type
             return
         known = set(os.listdir(waiting))
         if host in known and alone:
-            os.unlink(os.path.join(waiting, host))
-        else:
+            self._remove(waiting, host)
+        elif not (alone and has(STOPPED, host)):
             for name in known:
-                os.unlink(os.path.join(waiting, name))
+                self._remove(waiting, name)
         started.add(host)
+
+    def _remove(self, waiting: str, host: str) -> None:
+        try:
+            os.unlink(os.path.join(waiting, host))
+        except FileNotFoundError:
+            if not has(STOPPED, host):  # then the whole run was taken from us
+                raise

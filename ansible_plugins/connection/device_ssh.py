@@ -21,7 +21,8 @@ from typing import Any, Literal
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.connection import ssh
 
-from ansible_plugins.ssh_process import Capture, Log, Session, end, follow
+from ansible_plugins.run_state import LOGGED_IN, STOPPED, has, note_login
+from ansible_plugins.ssh_process import Capture, Limits, Log, Session, end, follow
 
 # Ansible reads this when it loads the plugin: the options of its own ssh connection, and these.
 DOCUMENTATION = (
@@ -59,6 +60,10 @@ PLAIN_USER = re.compile(r"[0-9A-Za-z_][0-9A-Za-z._@+-]{0,63}\$?")
 
 class NotLoggedIn(AnsibleConnectionFailure):  # type: ignore[misc]  # Ansible has no types
     """The device was never logged in to, so nothing ran on it."""
+
+
+class Stopped(AnsibleConnectionFailure):  # type: ignore[misc]
+    """The device was cancelled: unreachable for Ansible, so that no further task of the play is run on it."""
 
 
 class Broken(AnsibleError):  # type: ignore[misc]
@@ -105,11 +110,17 @@ class Connection(ssh.Connection):  # type: ignore[misc]
         self, cmd: list[bytes], in_data: bytes | None, sudoable: bool = True, checkrc: bool = True
     ) -> tuple[int, bytes, bytes]:
         """Without the decorator of the original: a retry could run a command twice."""
+        host = str(self.get_option("host_key_alias"))
+        if has(STOPPED, host):
+            raise_unless_ended(cancelled(host))
         with Log() as log:
             # checkrc: rc 255 is judged by the log, not by the number
             rc, out, err = self._bare_run(log.into(cmd), in_data, sudoable=sudoable, checkrc=False)
             log.read()
-            raise_unless_ended(Session(rc, Capture(0), Capture(0), log.text.decode(errors="replace")))
+            session = Session(rc, Capture(0), Capture(0), log.text.decode(errors="replace"))
+            if session.logged_in:
+                note_login(host)
+            raise_unless_ended(session)
         return rc, out, err
 
     def _build_command(self, binary: str, subsystem: str, *other_args: bytes | str) -> list[bytes]:
@@ -199,9 +210,13 @@ class Connection(ssh.Connection):  # type: ignore[misc]
             raise AnsibleError("The command line is empty or holds a NUL character.")
         if code := self._unusable():
             return Session(255, Capture(0), Capture(0), "", code)
-        limits = (
-            connect_timeout or float(self.get_option("timeout")),
-            execution_timeout or float(self.get_option("execution_timeout")) or math.inf,
+        host = str(self.get_option("host_key_alias"))
+        if has(STOPPED, host):
+            return cancelled(host)
+        limits = Limits(
+            connect=connect_timeout or float(self.get_option("timeout")),
+            execution=execution_timeout or float(self.get_option("execution_timeout")) or math.inf,
+            stopped=lambda: has(STOPPED, host),
         )
         try:
             argv = self._build_command(self.get_option("ssh_executable"), "ssh", str(self.get_option("host")), command)
@@ -214,12 +229,17 @@ class Connection(ssh.Connection):  # type: ignore[misc]
             process = self._spawn(log.into(argv), subprocess.PIPE if in_data else subprocess.DEVNULL)
             try:
                 begin = time.monotonic()
-                gave_up, seconds = follow(process, in_data, {process.stdout: out, process.stderr: err}, log, limits)
+                outputs = {process.stdout: out, process.stderr: err}
+                gave_up, seconds = follow(process, in_data, outputs, log, limits)
                 seconds = seconds or time.monotonic() - begin
             finally:
                 end(process)
             log.read()
-            return Session(process.returncode, out, err, log.text.decode(errors="replace"), gave_up, seconds)
+            text, before = log.text.decode(errors="replace"), has(LOGGED_IN, host)
+            session = Session(process.returncode, out, err, text, gave_up, seconds, before)
+            if session.logged_in and not before:
+                note_login(host)
+            return session
 
     def _spawn(self, argv: list[Any], stdin: int) -> subprocess.Popen[bytes]:
         try:
@@ -228,6 +248,11 @@ class Connection(ssh.Connection):  # type: ignore[misc]
             )
         except OSError as error:
             raise AnsibleError(f"ssh could not be started: {error.strerror}") from error
+
+
+def cancelled(host: str) -> Session:
+    """Instead of an ssh process, for a host that is to be contacted no more."""
+    return Session(255, Capture(0), Capture(0), "", "cancelled", logged_in_before=has(LOGGED_IN, host))
 
 
 def result_of(session: Session) -> dict[str, Any]:
@@ -251,6 +276,8 @@ def result_of(session: Session) -> dict[str, Any]:
         "stderr": err.value().decode(errors="replace"),
         "orchestrator": about,
     }
+    if session.code == "cancelled_running":
+        return result | {"unreachable": True, "msg": message(session)}
     if session.code:
         return result | {"failed": True, "msg": message(session)}
     if session.rc:
@@ -265,6 +292,8 @@ def message(session: Session) -> str:
 
 def raise_unless_ended(session: Session) -> None:
     """For callers that know only rc, stdout and stderr."""
+    if session.gave_up == "cancelled":
+        raise Stopped(message(session))
     if not session.logged_in:
         raise NotLoggedIn(message(session))
     if session.code:

@@ -10,14 +10,13 @@ from orchestrator.actions.permission import permit_control
 from orchestrator.exceptions import InvalidFieldError, NotActiveError
 from orchestrator.models import Command, MassCommand, Slice, User
 from orchestrator.pacing import advance, open_wave, wave_is_over
-from orchestrator.recording import CANCELLED_WAITING, skip
 from orchestrator.states import RunStatus
 
 
 def cancel(*, actor: User, run: MassCommand, devices: Sequence[uuid.UUID] | None = None) -> None:
     """Stop a run: what waits is ended at once, what runs is ended by its worker within seconds.
 
-    With ``devices`` only those are stopped, as far as they wait; one that runs already goes on to its end.
+    With ``devices`` only those are stopped, and the others go on.
 
     Raises:
         NotPermittedError: the user may not run commands in its organization.
@@ -26,7 +25,9 @@ def cancel(*, actor: User, run: MassCommand, devices: Sequence[uuid.UUID] | None
     permit_control(actor, run)
     if devices is not None:
         _refuse_strangers(run, devices)
-        _cancel_waiting(run, devices)
+        _ask_to_cancel(run, devices)
+        advance(run.pk)
+        MassCommand.objects.finish_if_done(run.pk)
         return
     with transaction.atomic(durable=True):
         MassCommand.objects.active().filter(pk=run.pk, cancel_requested=None).update(
@@ -41,15 +42,14 @@ def _refuse_strangers(run: MassCommand, devices: Sequence[uuid.UUID]) -> None:
         raise InvalidFieldError("devices", f"This run has no such device: {', '.join(strange[:5])}.")
 
 
-def _cancel_waiting(run: MassCommand, devices: Sequence[uuid.UUID]) -> None:
+def _ask_to_cancel(run: MassCommand, devices: Sequence[uuid.UUID]) -> None:
+    """Mark the devices' rows: pacing ends those that wait, and the workers those that run."""
     with transaction.atomic(durable=True):
-        # The run first, then its slices, as pacing does: the other order could end in a deadlock.  Both are locked,
-        # so that no worker takes one of these slices and plans with a row that ends here.
-        MassCommand.objects.select_for_update().filter(pk=run.pk).first()
-        slices = Slice.objects.select_for_update().filter(mass_command=run, status__in=("held", "queued"))
-        waiting = Command.objects.filter(slice__in=list(slices), device__in=devices)
-        skip(run.pk, dict.fromkeys(waiting.values_list("pk", flat=True), CANCELLED_WAITING))
-    MassCommand.objects.finish_if_done(run.pk)
+        # The slices before their rows, as workers do: another order could end in a deadlock.
+        unfinished = Slice.objects.filter(mass_command=run).exclude(status="finished")
+        list(unfinished.select_for_update().order_by("pk").values_list("pk"))
+        rows = Command.objects.open().filter(mass_command=run, device__in=devices, cancel_requested=None)
+        rows.update(cancel_requested=timezone.now())
 
 
 def pause(*, actor: User, run: MassCommand) -> None:

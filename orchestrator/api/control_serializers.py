@@ -191,7 +191,7 @@ def controls_of(values: Mapping[str, Any]) -> Controls:
 
 
 class CancelSerializer(StrictSerializer):
-    """What to stop: the whole run, or some of its devices as far as they wait."""
+    """What to stop: the whole run, or some of its devices."""
 
     devices = ShortListField(
         child=IdField(), required=False, allow_null=True, allow_empty=False, max_length=MAX_PICKED,

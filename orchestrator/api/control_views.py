@@ -29,7 +29,7 @@ class ControlActions(GenericViewSet[MassCommand]):
     def cancel(self, request: Request, pk: str) -> Response:
         """Stop the run, or some of its devices.  What waits ends at once, what runs within seconds.
 
-        With ``devices`` only those are stopped, as far as they wait; one that runs already goes on to its end.
+        With ``devices`` only those are stopped, and the others go on.
         """
         run, values = self._begin(request, CancelSerializer)
         if not run.is_active:

@@ -245,6 +245,7 @@ class Command(models.Model):
     created = models.DateTimeField(auto_now_add=True)
     started = models.DateTimeField(null=True)
     finished = models.DateTimeField(null=True)
+    cancel_requested = models.DateTimeField(null=True, editable=False, help_text="When this one device was cancelled.")
 
     objects = CommandQuerySet.as_manager()
 
@@ -269,6 +270,10 @@ class Command(models.Model):
             models.Index(fields=("mass_command", "status"), name="command_by_status"),
             models.Index(fields=("device", "-created"), name="command_device_history"),
             models.Index(fields=("slice", "status"), name="command_of_slice"),
+            # What workers and pacing look for: few rows of many.
+            models.Index(
+                fields=("mass_command",), name="command_to_cancel", condition=Q(cancel_requested__isnull=False)
+            ),
         )
 
     def __str__(self) -> str:

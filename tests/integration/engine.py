@@ -20,7 +20,7 @@ from lab.fleet import DEFAULT_PASSWORD
 if TYPE_CHECKING:  # both need Django's settings
     from orchestrator.events import HostEvent
     from orchestrator.inventory import Target
-    from orchestrator.runner import RunOutcome, RunRequest
+    from orchestrator.runner import Orders, RunOutcome, RunRequest
 
 PLAYBOOKS = Path(__file__).resolve().parent.parent.parent / "playbooks"
 
@@ -135,7 +135,7 @@ class Engine:
         self,
         request: "RunRequest",
         *,
-        should_stop: Callable[[], bool] = lambda: False,
+        orders: "Orders | None" = None,
         hear: "Callable[[HostEvent], None]" = lambda event: None,
     ) -> Result:
         """Carry it out."""
@@ -153,7 +153,7 @@ class Engine:
             hear(event)
 
         began = time.monotonic()
-        outcome = runner.run(request, on_event=on_event, should_stop=should_stop)
+        outcome = runner.run(request, on_event=on_event, orders=orders or runner.Orders())
         return Result(outcome, started, finished, time.monotonic() - began)
 
     def custom(self, command: str, *names: str, **controls: Any) -> Result:
@@ -214,7 +214,7 @@ def main() -> None:
     job = pickle.load(sys.stdin.buffer)  # noqa: S301 - ours
     if not job.isolated:
         sandbox.isolated = lambda: False  # type: ignore[assignment]
-    runner.run(job.request, on_event=lambda event: None, should_stop=lambda: False)
+    runner.run(job.request, on_event=lambda event: None, orders=runner.Orders())
 
 
 if __name__ == "__main__":

@@ -2,13 +2,14 @@
 
 import contextlib
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from orchestrator import actions
 from orchestrator.events import HostEvent
@@ -169,6 +170,7 @@ def test_a_slice_is_taken_once(run: MassCommand) -> None:
         (Ending.DEADLINE, "terminated", "timed_out"),
         (Ending.CRASHED, "failed", "lost"),
         (Ending.LOST, "lost", "lost"),
+        (Ending.CANCELLED_LOST, "cancelled", "cancelled"),
     ],
 )
 def test_every_device_gets_an_end_with_a_reason(run: MassCommand, ending: Ending, waiting: str, started: str) -> None:
@@ -204,6 +206,66 @@ def test_a_cancelled_run_tells_its_recorder_to_stop(run: MassCommand) -> None:
     settle(slice_, lease=lease, ending=Ending.STOPPED)
     assert counts(run) == {"cancelled": 3}
     assert run.status == "cancelled"
+
+
+def cancel(run: MassCommand, *names: str) -> None:
+    """Cancel single devices."""
+    rows = Command.objects.filter(mass_command=run, device_name__in=names)
+    devices = [row.device_id for row in rows if row.device_id]
+    actions.cancel(actor=factories.superuser(), run=run, devices=devices)
+
+
+def test_a_single_device_that_a_worker_has_is_left_to_the_worker_to_end(run: MassCommand) -> None:
+    slice_, lease, assignments = take(run)
+    recorder = Recorder(slice_, lease=lease, assignments=assignments)
+    recorder._look()
+    assert not recorder.cancelled_hosts
+    cancel(run, "d1")
+    recorder._look()
+    assert set(recorder.cancelled_hosts) == {"d1"}
+    assert not recorder.stop_requested
+    assert counts(run) == {"queued": 3}
+    end = finished("d1", CommandStatus.CANCELLED, code="cancelled_running", reason="Cancelled while it ran.")
+    record(run, lease, assignments, end, finished("d0", rc=0), finished("d2", rc=0))
+    assert counts(run) == {"success": 2, "cancelled": 1}
+
+
+@pytest.mark.parametrize(
+    ("ending", "waiting"), [(Ending.COMPLETED, "may have"), (Ending.CRASHED, "before"), (Ending.LOST, "may have")]
+)
+def test_a_cancelled_device_without_a_result_is_cancelled_and_says_whether_it_may_have_run(
+    run: MassCommand, ending: Ending, waiting: str
+) -> None:
+    slice_, lease, assignments = take(run)
+    record(run, lease, assignments, HostEvent(host_name="d1", kind="started", at=datetime.now(UTC)))
+    cancel(run, "d1", "d2")
+    settle(slice_, lease=lease, ending=ending)
+    rows = {row.device_name: row for row in Command.objects.filter(mass_command=run)}
+    assert (rows["d1"].status, rows["d2"].status) == ("cancelled", "cancelled")
+    assert "may have" in rows["d1"].reason
+    assert waiting in rows["d2"].reason
+    assert rows["d0"].status != "cancelled"
+    assert counts(run)["cancelled"] == 2
+
+
+def test_a_device_that_ended_before_its_cancel_was_seen_keeps_its_result(run: MassCommand) -> None:
+    slice_, lease, assignments = take(run)
+    cancel(run, "d0")
+    record(run, lease, assignments, finished("d0", rc=0))
+    cancel(run, "d0")
+    settle(slice_, lease=lease, ending=Ending.COMPLETED)
+    assert Command.objects.get(mass_command=run, device_name="d0").status == "success"
+
+
+def test_a_cancelled_device_does_not_wait_to_be_online(run: MassCommand) -> None:
+    MassCommand.objects.filter(pk=run.pk).update(offline_until=timezone.now() + timedelta(hours=1))
+    run.refresh_from_db()
+    _, lease, assignments = take(run)
+    cancel(run, "d0")
+    for name in ("d0", "d1"):
+        record(run, lease, assignments, finished(name, CommandStatus.UNREACHABLE, code="refused", reason="Refused."))
+    rows = {row.device_name: row.status for row in Command.objects.filter(mass_command=run)}
+    assert rows == {"d0": "unreachable", "d1": "queued", "d2": "queued"}
 
 
 def test_a_run_that_waits_is_cancelled_at_once(run: MassCommand) -> None:

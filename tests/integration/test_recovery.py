@@ -9,9 +9,10 @@ import pytest
 from django.utils import timezone
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from orchestrator import recovery
+from orchestrator import actions, recovery
 from orchestrator.journal import Journal, path
-from orchestrator.models import Command, MassCommand, Preview, Slice
+from orchestrator.models import Command, Device, MassCommand, Preview, Slice
+from orchestrator.planning import plan
 from orchestrator.states import CommandStatus
 from tests import factories
 from tests.integration.test_recording import counts, finished, launch, run, take
@@ -124,13 +125,50 @@ def test_a_queue_that_cannot_be_reached_is_asked_again_later(
     assert not outbox
 
 
-def test_a_cancelled_run_of_a_dead_worker_ends_cancelled(run: MassCommand) -> None:
-    slice_, _, _ = take(run)
+def test_a_cancelled_run_of_a_dead_worker_ends_cancelled_and_says_who_may_have_run(
+    run: MassCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slice_, lease, assignments = take(run)
+    Slice.objects.spawn(slice_.pk, lease=lease)
+    Journal(slice_.pk, 1, assignments).__exit__()
+    monkeypatch.setattr("orchestrator.recovery.started_hosts", {f"{slice_.pk}-1-0": frozenset({"d0", "d1"})}.get)
     MassCommand.objects.filter(pk=run.pk).update(cancel_requested=timezone.now(), status="cancelling")
     expire(slice_)
     recovery.recover()
     run.refresh_from_db()
     assert (run.status, run.counts["cancelled"]) == ("cancelled", 3)
+    rows = Command.objects.filter(mass_command=run).order_by("device_name")
+    assert ["may have" in row.reason for row in rows] == [True, True, False]
+
+
+def test_single_cancelled_devices_of_a_dead_worker_have_no_other_turn(
+    run: MassCommand, outbox: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slice_, lease, assignments = take(run)
+    Slice.objects.spawn(slice_.pk, lease=lease)
+    Journal(slice_.pk, 1, assignments).__exit__()
+    monkeypatch.setattr("orchestrator.recovery.started_hosts", {f"{slice_.pk}-1-0": frozenset({"d0"})}.get)
+    Command.objects.filter(mass_command=run, device_name__in=("d0", "d1")).update(cancel_requested=timezone.now())
+    expire(slice_)
+    recovery.recover()
+    assert counts(run) == {"cancelled": 2, "queued": 1}
+    rows = Command.objects.filter(mass_command=run).order_by("device_name")
+    assert ["may have" in row.reason for row in rows] == [True, False, False]
+    again = Slice.objects.get(mass_command=run, status="queued")
+    assert again.tries == 0  # it had no turn yet, so the next wave waits for it
+
+
+def test_a_single_device_that_was_cancelled_before_its_worker_began_is_not_contacted(run: MassCommand) -> None:
+    Device.objects.update(host_key="ssh-ed25519 AAAA")
+    slice_, lease, _ = take(run)
+    device = Command.objects.get(mass_command=run, device_name="d1").device_id
+    actions.cancel(actor=factories.superuser(), run=run, devices=[device] if device else [])
+    assert len(plan(slice_).bare) == 2
+    assert counts(run) == {"cancelled": 1, "queued": 2}
+    Command.objects.filter(mass_command=run, device_name="d2").update(cancel_requested=timezone.now())
+    assert Slice.objects.hand_back(slice_.pk, lease=lease)  # a row that was marked at the last moment
+    recovery.go_on()
+    assert counts(run) == {"cancelled": 2, "queued": 1}
 
 
 def test_a_run_whose_end_was_missed_is_ended(run: MassCommand) -> None:

@@ -15,8 +15,8 @@ from django.conf import settings
 from orchestrator import processes, runner
 from orchestrator.events import HostEvent
 from orchestrator.processes import MARKER
-from orchestrator.run_directory import TAKEN, WAITING, run_directory
-from orchestrator.runner import RunRequest
+from orchestrator.run_directory import TAKEN, WAITING, WITHDRAWN, run_directory, withdraw
+from orchestrator.runner import Orders, RunRequest
 from tests.integration.engine import Engine, ssh_clients, until
 
 pytestmark = pytest.mark.lab
@@ -64,12 +64,136 @@ def test_a_stop_leaves_no_process_within_ten_seconds(engine: Engine, isolation: 
 
     targets = [engine.target(name) for name in names]
     result = engine.run(
-        engine.request(targets, command=BEGIN.format(seconds=60), limits=PATIENT), should_stop=should_stop
+        engine.request(targets, command=BEGIN.format(seconds=60), limits=PATIENT), orders=Orders(stop=should_stop)
     )
     assert alive(engine, *names) == []
     assert time.monotonic() - asked[0] < STOPPED
     assert (result.outcome.ended, result.finished) == ("stopped", {})
     assert bool(result.started) == (moment == "while commands run")
+
+
+# ---------------------------------------------------------------- single devices
+FOREIGN = """
+- hosts: all
+  gather_facts: false
+  tasks:
+    - ansible.builtin.raw: "{{ command }}"
+      ignore_errors: true
+      ignore_unreachable: true
+    - ansible.builtin.raw: touch /tmp/second
+"""
+
+
+def only_its_own(engine: Engine, *names: str) -> dict[str, list[int]]:
+    """The ssh clients that are left, by device."""
+    return {name: left for name in names if (left := ssh_clients(engine.device(name)))}
+
+
+def test_a_single_device_is_ended_while_it_runs_and_the_others_go_on(engine: Engine, isolation: bool) -> None:
+    names = ("openwrt1", "openwrt2", "openwrt3")
+    forget(engine, *names)
+    asked: list[float] = []
+    left: list[dict[str, list[int]]] = []
+
+    def cancelled() -> list[str]:
+        if not asked and all(engine.exists(name, "/tmp/began") for name in names[:2]):
+            asked.append(time.monotonic())
+        return ["openwrt1", "openwrt3"] if asked else []
+
+    def hear(event: HostEvent) -> None:
+        if event.host_name == "openwrt1" and event.kind == "finished":
+            asked.append(time.monotonic())
+            left.append(only_its_own(engine, "openwrt1", "openwrt2"))
+
+    targets = [engine.target(name) for name in names]
+    request = engine.request(targets, command=BEGIN.format(seconds=6), limits=PATIENT, forks=2)
+    result = engine.run(request, orders=Orders(cancelled=cancelled), hear=hear)
+    assert result.outcome.ended == "completed"
+    assert asked[1] - asked[0] < 4
+    assert [[*clients] for clients in left] == [["openwrt2"]]
+    told = {name: (event.status, event.code) for name, event in result.finished.items()}
+    assert told == {
+        "openwrt1": ("cancelled", "cancelled_running"),
+        "openwrt2": ("success", ""),
+        "openwrt3": ("cancelled", "cancelled"),  # there was no fork for it
+    }
+    assert "may have" in result.finished["openwrt1"].reason
+    assert "openwrt3" not in result.started
+    assert not engine.exists("openwrt3", "/tmp/began")
+
+
+def test_a_device_that_is_being_logged_in_to_is_cancelled_and_nothing_ran_there(engine: Engine) -> None:
+    engine.lab.fault("openwrt1", "mute")
+    began: list[float] = []
+
+    def cancelled() -> list[str]:
+        began.extend([time.monotonic()] if ssh_clients(engine.device("openwrt1")) else [])
+        return ["openwrt1"] if began else []
+
+    request = engine.request([engine.target("openwrt1")], command="id", limits={"connect": 60.0})
+    event = engine.run(request, orders=Orders(cancelled=cancelled)).finished["openwrt1"]
+    assert time.monotonic() - began[0] < 5
+    assert (event.status, event.code) == ("cancelled", "cancelled")
+    assert "before the device was logged in to" in event.reason
+
+
+def test_no_further_task_of_a_play_reaches_a_cancelled_device(engine: Engine, tmp_path: Path) -> None:
+    playbook = tmp_path / "foreign.yml"
+    playbook.write_text(FOREIGN)
+    names = ("openwrt1", "openwrt2")
+    forget(engine, *names)
+    for name in names:
+        engine.lab.exec(name, "rm", "-f", "/tmp/second")
+
+    def cancelled() -> list[str]:
+        return ["openwrt1"] if engine.exists("openwrt1", "/tmp/began") else []
+
+    targets = [engine.target(name) for name in names]
+    request = engine.request(targets, playbook, command="touch /tmp/began; sleep 3", limits=PATIENT)
+    told: list[HostEvent] = []
+    runner.run(request, on_event=told.append, orders=Orders(cancelled=cancelled))
+    ends = [(event.status, event.code) for event in told if event.host_name == "openwrt1" and event.status]
+    assert set(ends) == {("cancelled", "cancelled_running")}  # the second task, too, knows that the first one ran
+    assert not engine.exists("openwrt1", "/tmp/second")
+    assert engine.exists("openwrt2", "/tmp/second")
+
+
+def test_a_reboot_that_was_ordered_is_cancelled_while_it_is_waited_for(engine: Engine) -> None:
+    engine.lab.fault("openwrt1", "noreturn")
+    asked: list[float] = []
+
+    def cancelled() -> list[str]:
+        asked.extend([time.monotonic()] if engine.device("openwrt1").state != "up" else [])
+        return ["openwrt1"] if asked else []
+
+    request = engine.request([engine.target("openwrt1")], "reboot", limits=PATIENT, reboot_timeout=60)
+    event = engine.run(request, orders=Orders(cancelled=cancelled)).finished["openwrt1"]
+    assert (event.status, event.code) == ("cancelled", "cancelled_running")
+    assert time.monotonic() - asked[0] < STOPPED
+
+
+# ---------------------------------------------------------------- drain
+def test_a_drain_starts_nothing_more_and_lets_what_runs_go_on(engine: Engine, isolation: bool) -> None:
+    names = ("openwrt1", "openwrt2", "openwrt3", "linux1")
+    forget(engine, *names)
+    handed_back: list[str] = []
+    targets = [engine.target(name) for name in names]
+    request = engine.request(targets, command=BEGIN.format(seconds=2), limits=PATIENT, forks=2)
+    orders = Orders(drain=lambda: engine.exists("openwrt1", "/tmp/began"), withdrawn=handed_back.extend)
+    result = engine.run(request, orders=orders)
+    assert result.outcome.ended == "completed"
+    assert {name: event.status for name, event in result.finished.items()} == dict.fromkeys(names[:2], "success")
+    assert sorted(handed_back) == ["linux1", "openwrt3"]
+    assert sorted(result.started) == ["openwrt1", "openwrt2"]
+    assert not engine.exists("openwrt3", "/tmp/began")
+
+
+def test_what_was_withdrawn_is_known_never_to_have_started_when_its_worker_dies(engine: Engine) -> None:
+    request = killed(engine)
+    assert withdraw(only_directory(), "openwrt1")
+    assert not withdraw(only_directory(), "openwrt1")
+    assert runner.started_hosts(request.ident) == frozenset()
+    runner.sweep()
 
 
 # ---------------------------------------------------------------- kill -9
@@ -90,7 +214,7 @@ def test_after_a_kill_of_the_worker_it_is_certain_which_devices_were_never_start
     assert alive(engine, *names) == []
     assert runner.started_hosts(request.ident) == frozenset({"openwrt1", "openwrt2"})  # may be asked again
     assert not engine.exists("openwrt3", "/tmp/began")
-    assert {entry.name for entry in only_directory().iterdir()} == {"machine", "hosts", TAKEN}
+    assert {entry.name for entry in only_directory().iterdir()} == {"machine", "hosts", TAKEN, WITHDRAWN}
     assert runner.sweep(older_than=60) == 0
     assert runner.sweep() == 1
     assert runner.started_hosts(request.ident) is None

@@ -56,5 +56,6 @@ def test_a_finished_event_has_a_status_that_ends_a_command() -> None:
             assert isinstance(event, HostEvent)
             assert event.status in {
                 CommandStatus.SUCCESS, CommandStatus.FAILED, CommandStatus.UNREACHABLE, CommandStatus.TIMED_OUT,
+                CommandStatus.CANCELLED,
             }  # fmt: skip
             assert bool(event.reason) == bool(event.code)
