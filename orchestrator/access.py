@@ -3,6 +3,9 @@
 A superuser may do everything.  For the others, each organization gives one role: an *administrator* may do
 everything in it, an *operator* may view, preview, run, cancel and retry, a *viewer* may only read.  What belongs
 to no organization (a run over several of them) is for superusers alone.
+
+A token that is limited leaves a part of its user's rights: those in one organization (a superuser is administrator
+there, and no more), those to read, or both.
 """
 
 import enum
@@ -25,6 +28,7 @@ class Right(enum.StrEnum):
     """What a request wants to do."""
 
     VIEW = "view"
+    VIEW_ROLES = "view_roles"
     RUN = "run"
     MANAGE = "manage"
 
@@ -36,25 +40,48 @@ RIGHTS: Final = {
 }
 
 
+READING: Final = frozenset({Right.VIEW, Right.VIEW_ROLES})  # what a read-only token leaves
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
     """The rights of one user, read once per request: never kept longer, so that a revoked right ends at once."""
 
     everything: bool = False
     roles: dict[uuid.UUID, Role] = field(default_factory=dict)
+    read_only: bool = False  # whatever the roles say
 
     @classmethod
     def of(cls, user: Any) -> Self:
-        """The rights of this user; an anonymous or inactive one has none."""
+        """The rights of this user within the limits of ``user.token``; an anonymous or inactive one has none."""
         if not getattr(user, "is_active", False) or not getattr(user, "pk", None):
             return cls()
+        token: Any = getattr(user, "token", None)
+        only, read_only = (token.organization_id, token.read_only) if token else (None, False)
         if user.is_superuser:
-            return cls(everything=True)
-        pairs = user.memberships.values_list("organization_id", "role")
-        return cls(roles={organization: Role(role) for organization, role in pairs})
+            held = {only: Role.ADMINISTRATOR} if only else {}
+            return cls(everything=not only, roles=held, read_only=read_only)
+        memberships = user.memberships.filter(organization=only) if only else user.memberships
+        pairs = memberships.values_list("organization_id", "role")
+        return cls(roles={organization: Role(role) for organization, role in pairs}, read_only=read_only)
+
+    @classmethod
+    def now(cls, user: Any) -> Self:
+        """The same as it stands in the database by now: for what goes on long after its request was let in.
+
+        A user that was deleted or deactivated has no rights left, nor has a token that was revoked or has expired.
+        """
+        current = type(user)._default_manager.filter(pk=user.pk).first()
+        token: Any = getattr(user, "token", None)
+        if current is None or token is None:
+            return cls.of(current)
+        current.token = type(token).objects.valid().filter(pk=token.pk).first()
+        return cls.of(current) if current.token else cls()
 
     def can(self, right: Right, organization_id: uuid.UUID | None) -> bool:
         """Whether the user has this right in the organization; ``None`` stands for the whole system."""
+        if self.read_only and right not in READING:
+            return False
         if self.everything:
             return True
         if organization_id is None or organization_id not in self.roles:
@@ -63,11 +90,13 @@ class Access:
 
     def can_anywhere(self, right: Right) -> bool:
         """Whether there is any organization in which the user has this right."""
-        return self.everything or any(right in RIGHTS[role] for role in self.roles.values())
+        if self.everything:
+            return right in READING or not self.read_only
+        return any(self.can(right, organization) for organization in self.roles)
 
     def organizations(self, right: Right = Right.VIEW) -> frozenset[uuid.UUID]:
         """The ids of the organizations in which the right is held by a membership."""
-        return frozenset(org for org, role in self.roles.items() if right in RIGHTS[role])
+        return frozenset(organization for organization in self.roles if self.can(right, organization))
 
     def visible[M: models.Model](
         self, rows: models.QuerySet[M], *, organization: str = "organization"

@@ -12,14 +12,13 @@ from typing import Final
 
 from django.conf import settings
 from django.utils import timezone
-from knox.models import AuthToken
 from redis.exceptions import RedisError
 
 from orchestrator import dispatch, journal
 from orchestrator.exceptions import SecretUnreadableError
 from orchestrator.journal import Assignment
 from orchestrator.locking import defer
-from orchestrator.models import Command, IdempotencyKey, MassCommand, Preview, Slice
+from orchestrator.models import Command, IdempotencyKey, MassCommand, Preview, Slice, Token
 from orchestrator.pacing import advance, why_not
 from orchestrator.planning import password_change, round_ident
 from orchestrator.querysets import CommandQuerySet
@@ -31,6 +30,7 @@ from orchestrator.scheduling import start_due
 log = logging.getLogger(__name__)
 
 _KEYS_KEPT: Final = timedelta(hours=24)
+_TOKENS_KEPT: Final = timedelta(days=7)  # after they expired: who wonders why a script fails finds it in the list
 _PATIENCE: Final = 15.0  # seconds that a slice may be queued before somebody looks for its job
 
 
@@ -138,4 +138,4 @@ def forget() -> None:
     now = timezone.now()
     Preview.objects.filter(shown__lt=now - timedelta(hours=settings.PREVIEW_HOURS)).delete()
     IdempotencyKey.objects.filter(created__lt=now - _KEYS_KEPT).delete()
-    AuthToken.objects.filter(expiry__lt=now).delete()
+    Token.objects.filter(expiry__lt=now - _TOKENS_KEPT).delete()

@@ -215,6 +215,7 @@ REST_FRAMEWORK = {
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
     "NUM_PROXIES": env.int("ORCHESTRATOR_PROXIES", default=0),
 }
+KNOX_TOKEN_MODEL = "orchestrator.Token"  # noqa: S105 - a model's name
 REST_KNOX = {
     "AUTH_HEADER_PREFIX": "Bearer",
     "TOKEN_TTL": timedelta(hours=env.int("ORCHESTRATOR_TOKEN_HOURS", default=24 * 30)),

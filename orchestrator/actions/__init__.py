@@ -7,11 +7,14 @@ from orchestrator.actions.control import cancel, pause, resume
 from orchestrator.actions.deletion import busy_organizations, delete, delete_organization
 from orchestrator.actions.enrolment import enrol
 from orchestrator.actions.launching import LaunchRequest, launch, launched, preview, retry
+from orchestrator.actions.tokens import TokenRequest, create_token, revoke_token
 
 __all__ = (
     "LaunchRequest",
+    "TokenRequest",
     "busy_organizations",
     "cancel",
+    "create_token",
     "delete",
     "delete_organization",
     "enrol",
@@ -21,4 +24,5 @@ __all__ = (
     "preview",
     "resume",
     "retry",
+    "revoke_token",
 )

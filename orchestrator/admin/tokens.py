@@ -1,9 +1,6 @@
-"""API tokens: everybody sees and revokes their own, superusers all.  No page, link or log entry holds a digest.
+"""API tokens: everybody sees and revokes their own, superusers all.  They are made over the API."""
 
-The digest is the primary key of knox's model, and so it would be in the addresses, checkboxes and history entries
-of Django's own pages: a token is named by its first characters here, and only the list is used.
-"""
-
+import uuid
 from typing import Any
 
 from django.contrib import admin, messages
@@ -15,21 +12,22 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
-from knox.models import AuthToken
 
+from orchestrator.actions import revoke_token
 from orchestrator.admin.scoped import UnfoldAdmin, access_of
+from orchestrator.models import Token
 
-admin.site.unregister(AuthToken)  # knox's page shows digests
 
-
-@admin.register(AuthToken)
-class AuthTokenAdmin(UnfoldAdmin):
+@admin.register(Token)
+class TokenAdmin(UnfoldAdmin):
     """The list of tokens, and a page to revoke one."""
 
-    list_display = ("beginning", "user", "created", "expires", "revoke")
+    list_display = (
+        "name", "beginning", "user", "organization", "read_only", "created", "expires", "last_used", "revoke",
+    )  # fmt: skip
     list_display_links = None
-    list_select_related = ("user",)
-    search_fields = ("user__username",)
+    list_select_related = ("user", "organization")
+    search_fields = ("name", "user__username")
     ordering = ("-created",)
     actions = None
     list_per_page = 50
@@ -48,7 +46,7 @@ class AuthTokenAdmin(UnfoldAdmin):
         return True
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """Tokens are made by signing in to the API."""
+        """They are made over the API."""
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -60,22 +58,22 @@ class AuthTokenAdmin(UnfoldAdmin):
         return False
 
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        """Refused: its address would be the digest."""
+        """Refused: there is no page of a single token."""
         raise PermissionDenied
 
     def history_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        """Refused: its address would be the digest."""
+        """Refused: there is no page of a single token."""
         raise PermissionDenied
 
     def get_urls(self) -> list[URLPattern]:
         """The page to revoke a token, before Django's own addresses."""
         view = self.admin_site.admin_view(self.revoke_view)
-        return [path("revoke/<str:key>/", view, name="knox_authtoken_revoke"), *super().get_urls()]
+        return [path("<uuid:pk>/revoke/", view, name="orchestrator_token_revoke"), *super().get_urls()]
 
-    @admin.display(description="token begins with")
+    @admin.display(description="begins with")
     def beginning(self, token: Any) -> str:
         """Enough to tell one's tokens apart."""
-        return f"{token.token_key[:8]}…"
+        return f"{token.prefix}…"
 
     @admin.display(description="expires", ordering="expiry")
     def expires(self, token: Any) -> str:
@@ -88,22 +86,21 @@ class AuthTokenAdmin(UnfoldAdmin):
     @admin.display(description="")
     def revoke(self, token: Any) -> str:
         """The link to the page that asks."""
-        address = reverse("admin:knox_authtoken_revoke", args=[token.token_key])
-        return format_html('<a class="o-link" href="{}">Revoke<span class="o-hidden"> {}</span></a>', address,
-                           self.beginning(token))  # fmt: skip
+        address = reverse("admin:orchestrator_token_revoke", args=[token.pk])
+        return format_html('<a class="o-link" href="{}">Revoke<span class="o-hidden"> {}</span></a>', address, token)
 
-    def revoke_view(self, request: HttpRequest, key: str) -> HttpResponse:
+    def revoke_view(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
         """Ask, then delete the token; a program that uses it is signed out at once."""
-        token = get_object_or_404(self.get_queryset(request).select_related("user"), token_key=key)
-        here = reverse("admin:knox_authtoken_changelist")
+        token = get_object_or_404(self.get_queryset(request).select_related("user"), pk=pk)
+        here = reverse("admin:orchestrator_token_changelist")
         if request.method == "POST":
-            token.delete()
-            messages.success(request, f"The token {self.beginning(token)} of {token.user} is revoked.")
+            revoke_token(token=token)
+            messages.success(request, f"The token {token} of {token.user} is revoked.")
             return HttpResponseRedirect(here)
         context = {
             **self.admin_site.each_context(request),
             "title": "Revoke a token",
-            "question": f"Revoke the token {self.beginning(token)} of {token.user}?",
+            "question": f"Revoke the token {token} of {token.user}?",
             "explanation": "Programs that use it can no longer sign in. This can't be undone.",
             "button": "Revoke the token",
             "danger": True,

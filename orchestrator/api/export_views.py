@@ -83,8 +83,7 @@ def _chunks(rows: Any, user: User, run: MassCommand) -> Iterator[list[dict[str, 
     rows = rows.order_by("device_name", "pk")
     after = Q()
     while True:
-        current = User.objects.filter(pk=user.pk).first()
-        if not Access.of(current).can(Right.VIEW, run.organization_id):
+        if not Access.now(user).can(Right.VIEW, run.organization_id):
             raise NotPermittedError
         chunk = list(rows.filter(after).values(*_COLUMNS)[:_CHUNK])
         if chunk:

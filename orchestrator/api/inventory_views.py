@@ -196,7 +196,7 @@ def _known_hosts(targets: TargetFilter, user: User) -> Iterator[bytes]:
     """The file, some devices at a time; it ends short when the user's rights ended meanwhile."""
     after: uuid.UUID | None = None
     while True:
-        access = Access.of(User.objects.filter(pk=user.pk).first())
+        access = Access.now(user)
         rows = _rows(targets, access)
         page = list(rows.filter(pk__gt=after)[:_MOST] if after else rows[:_MOST])
         yield "".join(known_host(row["host"], row["port"], row["host_key"]) for row in page).encode()

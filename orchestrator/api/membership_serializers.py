@@ -7,15 +7,15 @@ from django.contrib.auth.validators import UnicodeUsernameValidator
 from django.core.exceptions import ValidationError as PasswordError
 from django.db import transaction
 from drf_spectacular.utils import extend_schema_field
-from knox.models import get_token_model
 from rest_framework import serializers
 
 from orchestrator.access import Right, Role
 from orchestrator.api.fields import IdField, LineField, StrictBooleanField, TextField, VisibleRelatedField, WordField
 from orchestrator.api.fleet_serializers import RowSerializer
 from orchestrator.api.permissions import access_of
+from orchestrator.api.token_serializers import TokenSerializer
 from orchestrator.exceptions import NotPermittedError
-from orchestrator.models import Membership, Organization, User
+from orchestrator.models import Membership, Organization, Token, User
 
 _USERNAME: Final = 150  # characters, as Django's model has it
 
@@ -84,7 +84,7 @@ class UserSerializer(RowSerializer):
         with transaction.atomic():
             if password is not None:
                 instance.set_password(password)
-                get_token_model().objects.filter(user=instance).delete()
+                Token.objects.filter(user=instance).delete()
             user: User = super().update(instance, validated_data)
         return user
 
@@ -102,14 +102,31 @@ class OwnMembershipSerializer(serializers.ModelSerializer[Membership]):
 
 
 class MeSerializer(serializers.ModelSerializer[User]):
-    """Who asks."""
+    """Who asks, with the rights that the token of the request leaves."""
 
-    memberships = OwnMembershipSerializer(many=True, read_only=True)
+    is_superuser = serializers.SerializerMethodField(help_text="Whether superuser rights count for this request.")
+    memberships = serializers.SerializerMethodField()
+    token = serializers.SerializerMethodField(help_text="The token of this request; null with a session.")
 
     class Meta:
         model = User
-        fields = ("id", "username", "email", "first_name", "last_name", "is_superuser", "memberships")
+        fields = ("id", "username", "email", "first_name", "last_name", "is_superuser", "memberships", "token")
         read_only_fields = fields
+
+    def get_is_superuser(self, user: User) -> bool:
+        """Not with a token that is limited to an organization."""
+        return access_of(self.context["request"]).everything
+
+    @extend_schema_field(OwnMembershipSerializer(many=True))
+    def get_memberships(self, user: User) -> Any:
+        """Those that exist for this request."""
+        rows = user.memberships.select_related("organization")
+        return OwnMembershipSerializer(access_of(self.context["request"]).visible(rows), many=True).data
+
+    @extend_schema_field(TokenSerializer(allow_null=True))
+    def get_token(self, user: User) -> Any:
+        """With its limits."""
+        return TokenSerializer(user.token, context=self.context).data if user.token else None
 
 
 @extend_schema_field({"type": "string", "maxLength": _USERNAME, "description": "The user's id, or user name."})

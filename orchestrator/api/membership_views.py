@@ -4,7 +4,7 @@ from typing import Any
 
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers, viewsets
-from rest_framework.permissions import IsAuthenticated
+from rest_framework.permissions import SAFE_METHODS, IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -19,13 +19,20 @@ from orchestrator.models import Membership, User
 
 
 class PeoplePermission(RolePermission):
-    """Even to look at the list takes the right to change it; single rows don't exist for anybody else."""
+    """Not everybody may even look at the list; single rows don't exist for anybody else."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
         """Whether the user could do this anywhere at all."""
         if not request.user.is_authenticated:
             return False
-        return "pk" in view.kwargs or self.may_create(access_of(request), view)
+        if "pk" in view.kwargs:
+            return True
+        access = access_of(request)
+        return self.may_list(access) if request.method in SAFE_METHODS else self.may_create(access, view)
+
+    def may_list(self, access: Access) -> bool:
+        """Whether there may be a row that the user could see."""
+        return access.can_anywhere(Right.VIEW_ROLES)
 
     def has_object_permission(self, request: Request, view: APIView, obj: Any) -> bool:
         """The view shows only those that may be changed."""
@@ -34,6 +41,10 @@ class PeoplePermission(RolePermission):
 
 class UsersPermission(PeoplePermission):
     """Users are the superusers' business."""
+
+    def may_list(self, access: Access) -> bool:
+        """Only superusers."""
+        return access.everything
 
     def may_create(self, access: Access, view: APIView) -> bool:
         """Only superusers."""
@@ -81,8 +92,7 @@ class MeView(APIView):
     @extend_schema(responses={200: MeSerializer})
     def get(self, request: Request) -> Response:
         """The user of this request, with the roles that count now."""
-        user = User.objects.prefetch_related("memberships__organization").get(pk=actor(request).pk)
-        return Response(MeSerializer(user).data)
+        return Response(MeSerializer(actor(request), context={"request": request}).data)
 
 
 class MembershipViewSet(viewsets.ModelViewSet[Membership]):
@@ -99,7 +109,7 @@ class MembershipViewSet(viewsets.ModelViewSet[Membership]):
     def get_queryset(self) -> Any:
         """Those of the organizations of which the user is administrator."""
         access, rows = access_of(self.request), super().get_queryset()
-        return rows if access.everything else rows.filter(organization__in=access.organizations(Right.MANAGE))
+        return rows if access.everything else rows.filter(organization__in=access.organizations(Right.VIEW_ROLES))
 
     def perform_create(self, serializer: serializers.BaseSerializer[Any]) -> None:
         """Save; two that race for one user are told so."""

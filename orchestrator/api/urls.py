@@ -48,6 +48,7 @@ urlpatterns = [
     path("users/me/", membership_views.MeView.as_view(), name="user-me"),
     path("users/", include(people.urls)),
     path("users/token/", user_views.TokenView.as_view(), name="token"),
+    path("users/token/<uuid:pk>/", user_views.TokenDetailView.as_view(), name="token-detail"),
     path("schema/", SpectacularAPIView.as_view(permission_classes=()), name="schema"),
     path("docs/", SpectacularSwaggerView.as_view(url_name="schema", permission_classes=()), name="docs"),
     re_path(r"^.*[^/]\Z", errors.without_slash, name="without-slash"),

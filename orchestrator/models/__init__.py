@@ -21,6 +21,7 @@ from orchestrator.models.mass_commands import (
     SliceStatus,
 )
 from orchestrator.models.schedules import Overlap, Schedule
+from orchestrator.models.tokens import Token
 from orchestrator.models.users import Membership, User
 
 __all__ = (
@@ -43,5 +44,6 @@ __all__ = (
     "Schedule",
     "Slice",
     "SliceStatus",
+    "Token",
     "User",
 )

@@ -1,17 +1,25 @@
 """People, and what they may do in each organization."""
 
 import uuid
+from typing import TYPE_CHECKING
 
 from django.contrib.auth.models import AbstractUser
 from django.db import models
 
 from orchestrator.access import Role
 
+if TYPE_CHECKING:
+    from orchestrator.models.tokens import Token
+
 
 class User(AbstractUser):
     """A person or a script that signs in."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+
+    # The token that this request came with, if any.  It travels with the user, as whatever asks for the user's rights
+    # (``Access.of``) must meet its limits: one that is forgotten on the way would be a way around them.
+    token: "Token | None" = None
 
     class Meta(AbstractUser.Meta):
         ordering = ("username",)

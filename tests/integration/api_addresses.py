@@ -45,6 +45,17 @@ def launch(client: Any, **body: Any) -> dict[str, Any]:
     return found
 
 
+def with_token(user: Any, **limits: Any) -> Any:
+    """A client that signs in with a token of this user, which has these limits."""
+    from rest_framework.test import APIClient
+
+    from orchestrator.models import Token
+
+    client = APIClient()
+    client.credentials(HTTP_AUTHORIZATION=f"Bearer {Token.objects.issue(user=user, name='limited', **limits)[1]}")
+    return client
+
+
 def finish(run_id: str, status: str = "success") -> None:
     """End each device of a run and the run itself, as its worker would."""
     from django.utils import timezone

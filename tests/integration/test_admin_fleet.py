@@ -5,12 +5,11 @@ from typing import Any
 
 import pytest
 from django.urls import reverse
-from knox.models import AuthToken
 
 from orchestrator import host_keys
 from orchestrator.access import Role
 from orchestrator.exceptions import DeviceUnreachableError
-from orchestrator.models import Credential, Device, Membership, Organization, User
+from orchestrator.models import Credential, Device, Membership, Organization, Token, User
 from tests import factories
 from tests.integration.api_addresses import finish, launch
 
@@ -360,10 +359,10 @@ def test_a_superuser_adds_a_user(send: Any) -> None:
 def test_tokens_are_revoked_by_their_owner_or_a_superuser(send: Any, administrator: User) -> None:
     other = factories.user(is_staff=True)
     for owner, actor, status in [(administrator, administrator, 200), (other, administrator, 404)]:
-        token, _ = AuthToken.objects.create(user=owner)
-        revoke = ("admin:knox_authtoken_revoke", token.token_key)
+        token, _ = Token.objects.issue(user=owner, name="script")
+        revoke = ("admin:orchestrator_token_revoke", token.pk)
         assert send(actor, *revoke, data={}).status_code == status
-        assert AuthToken.objects.filter(pk=token.pk).exists() == (status == 404)
-    left = AuthToken.objects.get()
-    send(factories.superuser(), "admin:knox_authtoken_revoke", left.token_key, data={})
-    assert not AuthToken.objects.exists()
+        assert Token.objects.filter(pk=token.pk).exists() == (status == 404)
+    left = Token.objects.get()
+    send(factories.superuser(), "admin:orchestrator_token_revoke", left.pk, data={})
+    assert not Token.objects.exists()

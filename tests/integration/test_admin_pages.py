@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 from django.contrib import admin
 from django.urls import reverse
-from knox.models import AuthToken
 
 from orchestrator.access import Role
 from orchestrator.admin.queue import addresses
-from orchestrator.models import CommandType, User
+from orchestrator.models import CommandType, Token, User
 from orchestrator.states import CommandStatus
 from tests import factories, run_rows
 
@@ -63,7 +62,7 @@ def world(db: Any) -> World:
 
 
 LISTS = [f"admin:orchestrator_{name}_changelist" for name in MODELS if name != "membership"]
-ALL_PAGES = [*LISTS, "admin:index", "admin:knox_authtoken_changelist"]
+ALL_PAGES = [*LISTS, "admin:index", "admin:orchestrator_token_changelist"]
 
 
 @pytest.mark.parametrize("name", ALL_PAGES)
@@ -144,7 +143,7 @@ def test_a_system_wide_run_is_for_superusers(page: Any, world: World) -> None:
 
 def test_no_page_shows_a_secret(page: Any, world: World) -> None:
     boss = factories.superuser()
-    token, text = AuthToken.objects.create(user=boss)
+    token, text = Token.objects.issue(user=boss, name="script")
     secrets = [PASSWORD, world.credential.sealed, token.digest, text, boss.password]
     pages = [page(boss, name) for name in [*ALL_PAGES, "admin:orchestrator_user_changelist"]]
     for model, row in world.rows.items():
@@ -152,7 +151,7 @@ def test_no_page_shows_a_secret(page: Any, world: World) -> None:
         if model != "command":
             pages += [page(boss, f"admin:orchestrator_{model}_history", row.pk)]
     pages += [page(boss, "admin:orchestrator_user_change", boss.pk)]
-    pages += [page(boss, "admin:knox_authtoken_revoke", token.token_key)]
+    pages += [page(boss, "admin:orchestrator_token_revoke", token.pk)]
     for reply in pages:
         assert reply.status_code == 200, reply.request["PATH_INFO"]
         for secret in secrets:

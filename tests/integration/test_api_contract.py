@@ -13,7 +13,6 @@ import urllib3
 from django.db import transaction
 from drf_spectacular.generators import SchemaGenerator
 from hypothesis import HealthCheck, Phase, given, settings
-from knox.models import get_token_model
 from requests.adapters import BaseAdapter, HTTPAdapter
 from rest_framework.test import APIClient
 from schemathesis.checks import not_a_server_error
@@ -25,7 +24,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from orchestrator.models import Schedule
+from orchestrator.models import Schedule, Token, User
 from tests import factories
 from tests.integration.api_addresses import finish, launch
 
@@ -85,14 +84,14 @@ def service() -> requests.Session:
     """A session that speaks to the service as a superuser."""
     client = APIClient(raise_request_exception=False)
     session = requests.Session()
-    _, token = get_token_model().objects.create(user=factories.superuser(username="root", password=PASSWORD))
+    _, token = Token.objects.issue(user=factories.superuser(username="root", password=PASSWORD), name="script")
     session.headers["Authorization"] = f"Bearer {token}"
     session.mount(HERE, InProcess(client))
     return session
 
 
 @pytest.fixture
-def rows(api: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def rows(api: Any, service: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """One of everything: the part of an address before the id → the id."""
     monkeypatch.setattr("orchestrator.host_keys.scan", lambda host, port: "ssh-ed25519 AAAA")
     organization = factories.organization()
@@ -106,6 +105,7 @@ def rows(api: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         "organization": organization, "device": device, "group": group, "location": location, "schedule": schedule,
         "credential": device.credentials.get(), "user": user, "membership": user.memberships.get(),
         "newcomer": factories.user(), "idle": factories.organization(),
+        "token": Token.objects.issue(user=User.objects.get(username="root"), name="another")[0],
     }  # fmt: skip
     return {kind: str(row.pk) for kind, row in kinds.items()} | {"batch-command": run, "active": active}
 

@@ -4,10 +4,9 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import authenticate
-from knox.models import get_token_model
 
 from orchestrator.access import Role
-from orchestrator.models import Membership, User
+from orchestrator.models import Membership, Token, User
 from tests import factories
 from tests.integration.api_addresses import API, CONTROLLER, MISSING, case, post
 
@@ -33,11 +32,11 @@ def test_a_user_is_made_and_the_password_works_and_is_never_shown(boss: Any) -> 
 
 def test_another_password_ends_the_tokens_of_the_old_one(boss: Any) -> None:
     user = factories.user()
-    get_token_model().objects.create(user=user)
+    Token.objects.issue(user=user, name="script")
     assert boss.patch(f"{USERS}{user.pk}/", {"first_name": "Jo"}).status_code == 200
-    assert get_token_model().objects.filter(user=user).exists()
+    assert Token.objects.filter(user=user).exists()
     assert boss.patch(f"{USERS}{user.pk}/", {"password": PASSWORD}).status_code == 200
-    assert not get_token_model().objects.filter(user=user).exists()
+    assert not Token.objects.filter(user=user).exists()
     assert authenticate(username=user.username, password=PASSWORD)
 
 

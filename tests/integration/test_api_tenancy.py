@@ -10,7 +10,7 @@ from django.utils import timezone
 from orchestrator.access import Role
 from orchestrator.models import Device, MassCommand, Organization, Schedule
 from tests import factories
-from tests.integration.api_addresses import MISSING, UPTIME, finish, launch
+from tests.integration.api_addresses import MISSING, UPTIME, finish, launch, with_token
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.usefixtures("outbox")]
 
@@ -61,8 +61,10 @@ TABLE |= {
     }
     for kind in KINDS
 }  # fmt: skip
-# What says nothing of anybody's rows: signing in, the description of the API.
-OF_NOBODY = {"token": {"post", "delete"}, "schema": {"get"}, "docs": {"get"}, "without-slash": set()}
+# What says nothing of anybody's rows: the description of the API.
+OF_NOBODY: dict[str, set[str]] = {"schema": {"get"}, "docs": {"get"}, "without-slash": set()}
+# Everybody's own, whatever the role; test_api_tokens.py has own, foreign and missing ones.
+OF_ONESELF = {"token": {"get", "post", "delete"}, "token-detail": {"get", "delete"}}
 
 FINISHED = {("batch-command-detail", "delete"), ("batch-command-retry", "post"), ("organization-detail", "delete")}
 
@@ -91,7 +93,7 @@ def test_the_table_names_every_route_and_method() -> None:
     for route, entry in _patterns(get_resolver().url_patterns):
         if route.startswith("api/"):
             walked.setdefault(entry.name or route, set()).update(_methods(entry))
-    assert walked == {name: set(methods) for name, methods in TABLE.items()} | OF_NOBODY
+    assert walked == {name: set(methods) for name, methods in TABLE.items()} | OF_NOBODY | OF_ONESELF
 
 
 CASES = [
@@ -181,6 +183,34 @@ def test_what_a_role_may_do_in_its_organization(api: Any, name: str, method: str
         assert reply.json()["code"] == "permission_denied"
 
 
+EVERY = [(name, method) for name, methods in sorted(TABLE.items()) for method in methods]
+
+
+@pytest.mark.parametrize(("name", "method"), EVERY)
+def test_a_superusers_token_for_an_organization_is_no_more_than_an_administrator_there(
+    api: Any, name: str, method: str
+) -> None:
+    world, foreign = (World(api, finished=(name, method) in FINISHED) for _ in range(2))
+    client = with_token(factories.superuser(), organization=world.organization)
+    if not name.endswith(WITHOUT_ID):
+        replies = [_call(client, method, foreign.address(name, missing=missing), {}) for missing in (False, True)]
+        assert [reply.status_code for reply in replies] == [404, 404]
+        assert replies[0].content == replies[1].content
+    reply = _call(client, method, world.address(name), world.body(name, method))
+    assert reply.status_code == dict(zip(ROLES, TABLE[name][method], strict=True))["administrator"], reply.content
+    if name.endswith("-list") and method == "get" and reply.status_code == 200:
+        assert str(foreign.organization.pk) not in reply.content.decode()
+
+
+def test_a_superusers_read_only_token_reads_everything_and_changes_nothing(api: Any) -> None:
+    world = World(api)
+    client = with_token(factories.superuser(), read_only=True)
+    for name, method in EVERY:
+        reply = _call(client, method, world.address(name), world.body(name, method))
+        assert reply.status_code == (200 if method == "get" else 403), (name, method)
+        assert method == "get" or "read-only" in reply.json()["detail"]
+
+
 @pytest.mark.parametrize(("name", "method", "role"), ADDRESSED)
 def test_a_foreign_row_is_as_missing_as_one_that_never_was(api: Any, name: str, method: str, role: str) -> None:
     world, foreign = World(api), World(api, finished=(name, method) in FINISHED)
@@ -194,12 +224,12 @@ def test_a_foreign_row_is_as_missing_as_one_that_never_was(api: Any, name: str, 
         assert (reply.status_code, reply.content) == (404, missing.content)
 
 
-@pytest.mark.parametrize(("name", "method"), [(n, m) for n, methods in sorted(TABLE.items()) for m in methods])
-def test_anonymous_is_401_for_rows_that_exist_and_for_those_that_do_not(api: Any, name: str, method: str) -> None:
+def test_anonymous_is_401_for_rows_that_exist_and_for_those_that_do_not(api: Any) -> None:
     world = World(api)
-    replies = [_call(api(), method, world.address(name, missing=missing), {}) for missing in (False, True)]
-    assert [reply.status_code for reply in replies] == [401, 401]
-    assert replies[0].content == replies[1].content
+    for name, method in EVERY:
+        replies = [_call(api(), method, world.address(name, missing=missing), {}) for missing in (False, True)]
+        assert [reply.status_code for reply in replies] == [401, 401], (name, method)
+        assert replies[0].content == replies[1].content
 
 
 @pytest.mark.parametrize("name", sorted(name for name in TABLE if name.endswith("-list")))

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from knox.models import get_token_model
 
 from orchestrator.access import Role
-from orchestrator.models import Organization
+from orchestrator.models import Organization, Token
 from tests import factories
 
 PROJECT = Path(__file__).parents[2]
@@ -73,7 +72,7 @@ def ansible(live_server: Any, tmp_path: Path) -> Ansible:
     factories.device(name="localhost", host="192.0.2.4", **own)
     factories.device(name="attic", organization=south)
     viewer = factories.user(organization=north, role=Role.VIEWER)
-    token = get_token_model().objects.create(user=viewer)[1]
+    token = Token.objects.issue(user=viewer, name="script")[1]
     return Ansible(tmp_path, live_server.url, token)
 
 
