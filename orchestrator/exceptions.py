@@ -112,6 +112,13 @@ class DeviceUnreachableError(OrchestratorError):
     http_status = 502
 
 
+class SecretLookupError(OrchestratorError):
+    """An external store of secrets did not give a secret."""
+
+    code = "secret_lookup"
+    http_status = 502
+
+
 class SecretUnreadableError(OrchestratorError):
     """A stored secret can't be opened with the keys of this service. Is ORCHESTRATOR_SECRET_KEYS complete?"""
 

@@ -17,7 +17,7 @@ from django.db.models import Prefetch
 from django.utils import timezone
 
 from orchestrator import host_keys, playbooks
-from orchestrator.exceptions import SecretUnreadableError
+from orchestrator.exceptions import SecretLookupError, SecretUnreadableError
 from orchestrator.inventory import Login, Target
 from orchestrator.journal import Assignment
 from orchestrator.locking import defer, lock_devices
@@ -25,6 +25,7 @@ from orchestrator.models import Command, CommandType, Device, DeviceCredential, 
 from orchestrator.recording import CANCELLED_WAITING, skip
 from orchestrator.rotation import PasswordChange
 from orchestrator.runner import RunRequest
+from orchestrator.secret_stores import Lookup
 from orchestrator.states import CommandStatus
 from orchestrator.targeting import REASONS
 
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 _START_UP: Final = 60.0  # seconds that Ansible may take to start, on a busy machine
 _NO_HOST_KEY: Final = "No host key is pinned for this device. Enrol it: scan its key, compare it, accept it."
+_NOT_FOUND: Final = "A secret of the device's credentials could not be looked up, so it was not contacted. {}"
+_LOOKUP_SHARE: Final = 0.5  # of the lease, which nobody renews while secrets are looked up
 _UNREADABLE: Final = "The stored credential can't be opened with the keys of this service."
 
 _BUSY_SECONDS: Final = 2.0  # before a device that another run holds is looked at again; doubles up to the next
@@ -123,7 +126,7 @@ def password_change(run: MassCommand) -> PasswordChange | None:
 def plan(slice_: Slice) -> Plan:
     """The plan of a slice; its rows that are not to be contacted any more are ended here."""
     run = slice_.mass_command
-    credentials = DeviceCredential.objects.select_related("credential").order_by("position")
+    credentials = DeviceCredential.objects.select_related("credential__organization").order_by("position")
     rows = (
         Command.objects.filter(slice=slice_, status=CommandStatus.QUEUED)
         .select_related("device", "device__organization")
@@ -144,8 +147,9 @@ def plan(slice_: Slice) -> Plan:
     if settings.TRUST_ON_FIRST_USE:
         host_keys.pin_unknown([row.device for row in found if row.device and not row.device.host_key])
     busy = lock_devices(slice_)
+    lookup = Lookup(seconds=settings.LEASE_SECONDS * _LOOKUP_SHARE)
     for row in found:
-        verdict = _CONFLICTS.get(run.on_conflict) if row.device_id in busy else _add(made, row)
+        verdict = _CONFLICTS.get(run.on_conflict) if row.device_id in busy else _add(made, row, lookup)
         if verdict:
             verdicts[row.pk] = verdict
     skip(run.pk, verdicts)
@@ -168,7 +172,7 @@ def _shrunk(row: Command, device: Device) -> str:
     return next((code for code, holds in checks.items() if holds), "")
 
 
-def _add(made: Plan, row: Command) -> Verdict | None:
+def _add(made: Plan, row: Command, lookup: Lookup) -> Verdict | None:
     """Add the row's device to the plan; a verdict when it can't be."""
     if row.cancel_requested:
         return CANCELLED_WAITING
@@ -180,7 +184,9 @@ def _add(made: Plan, row: Command) -> Verdict | None:
         return CommandStatus.UNREACHABLE, "host_key", _NO_HOST_KEY
     name = f"device-{device.pk.hex}"
     try:
-        logins = [_login(link) for link in device.device_credentials.all()]
+        logins = [_login(link, lookup) for link in device.device_credentials.all()]
+    except SecretLookupError as error:
+        return CommandStatus.FAILED, error.code, _NOT_FOUND.format(error.detail)
     except SecretUnreadableError:
         log.exception("A credential of device %s can't be opened", device.pk)
         return CommandStatus.FAILED, "secret_unreadable", _UNREADABLE
@@ -193,8 +199,8 @@ def _add(made: Plan, row: Command) -> Verdict | None:
     return None
 
 
-def _login(link: DeviceCredential) -> Login:
-    secrets = link.credential.secrets()
+def _login(link: DeviceCredential, lookup: Lookup) -> Login:
+    secrets = lookup.secrets(link.credential)
     return Login(
         username=link.credential.username, password=secrets.password, private_key=secrets.private_key,
         passphrase=secrets.passphrase, become_password=secrets.become_password,

@@ -2,6 +2,7 @@
 
 A credential of the device alone is changed in place.  One that other devices share is cloned, once per run and
 credential, and the link of each changed device is moved to the clone: the others still have the old password.
+Beside one whose secrets are in an external store a new one is put, which is tried first.
 """
 
 import logging
@@ -14,7 +15,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from orchestrator.exceptions import SecretUnreadableError
-from orchestrator.models import Credential, DeviceCredential
+from orchestrator.models import Credential, DeviceCredential, Source
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,9 @@ def follow(change: PasswordChange, *, logins: Mapping[uuid.UUID, str], certain: 
 
 
 def _follow(link: DeviceCredential, change: PasswordChange, *, certain: bool) -> None:
+    if link.credential.source != Source.STORED:  # nobody writes into an external store: the new one goes beside it
+        _put_beside(link, _clone(link.credential, change), before=certain)
+        return
     if certain and not _is_shared(link, change):
         _set_password(link.credential, change.password)
         link.credential.save(update_fields=("sealed", "has_password", "modified"))
@@ -60,11 +64,13 @@ def _follow(link: DeviceCredential, change: PasswordChange, *, certain: bool) ->
     if certain:
         DeviceCredential.objects.filter(pk=link.pk).update(credential=clone)
         return
-    behind = DeviceCredential.objects.filter(device=link.device, position__gt=link.position)
-    behind.update(position=F("position") + 1)
-    DeviceCredential.objects.get_or_create(
-        device=link.device, credential=clone, defaults={"position": link.position + 1}
-    )
+    _put_beside(link, clone, before=False)
+
+
+def _put_beside(link: DeviceCredential, clone: Credential, *, before: bool) -> None:
+    position = link.position if before else link.position + 1
+    DeviceCredential.objects.filter(device=link.device, position__gte=position).update(position=F("position") + 1)
+    DeviceCredential.objects.get_or_create(device=link.device, credential=clone, defaults={"position": position})
 
 
 def _clone_id(credential: Credential, change: PasswordChange) -> uuid.UUID:

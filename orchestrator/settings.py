@@ -42,8 +42,20 @@ def _kept(name: str, make: str) -> str:
     return path.read_text().strip()
 
 
+def _given(variable: str, default: str = "") -> str:
+    """A secret: the variable, or the content of the file that ``<variable>_FILE`` names."""
+    value, path = env.str(variable, default=""), env.str(f"{variable}_FILE", default="")
+    if value and path:
+        raise ImproperlyConfigured(f"{variable} and {variable}_FILE are both set: give one of them")
+    try:
+        value = Path(path).read_text().strip() if path else value
+    except OSError as error:
+        raise ImproperlyConfigured(f"{variable}_FILE can't be read: {error.strerror}") from None
+    return value or default
+
+
 def _required_or_kept(variable: str, name: str, make: str) -> str:
-    value: str = env.str(variable, default="")
+    value = _given(variable)
     if value:
         return value
     if PRODUCTION:
@@ -98,6 +110,19 @@ PLAYBOOK_DIR = BASE_DIR / "playbooks"
 OFFLINE_RETRY_SECONDS = env.float("ORCHESTRATOR_OFFLINE_RETRY_SECONDS", default=60.0)  # doubles up to an hour
 LEASE_SECONDS = env.float("ORCHESTRATOR_LEASE_SECONDS", default=30.0)
 PREVIEW_HOURS = env.int("ORCHESTRATOR_PREVIEW_HOURS", default=24)  # how long a preview can be launched by its digest
+
+# ---------------------------------------------------------------- external stores of secrets
+VAULT_ADDRESS = env.str("ORCHESTRATOR_VAULT_ADDRESS", default="")
+if VAULT_ADDRESS and not VAULT_ADDRESS.startswith("https://" if PRODUCTION else ("https://", "http://")):
+    raise ImproperlyConfigured("ORCHESTRATOR_VAULT_ADDRESS begins with https://")
+VAULT_MOUNT = env.str("ORCHESTRATOR_VAULT_MOUNT", default="secret")  # of the KV version 2 engine
+VAULT_NAMESPACE = env.str("ORCHESTRATOR_VAULT_NAMESPACE", default="")
+VAULT_CA = env.str("ORCHESTRATOR_VAULT_CA", default="")
+VAULT_TIMEOUT = env.float("ORCHESTRATOR_VAULT_TIMEOUT", default=5.0)  # seconds, for one answer
+VAULT_TOKEN = _given("ORCHESTRATOR_VAULT_TOKEN")
+VAULT_ROLE_ID = _given("ORCHESTRATOR_VAULT_ROLE_ID")
+VAULT_SECRET_ID = _given("ORCHESTRATOR_VAULT_SECRET_ID")
+SECRETS_DIRECTORY = env.str("ORCHESTRATOR_SECRETS_DIRECTORY", default="")
 
 # ---------------------------------------------------------------- Django
 INSTALLED_APPS = [
@@ -167,7 +192,7 @@ SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if PRODUCTION else
 DATA_UPLOAD_MAX_MEMORY_SIZE = 5 * 1024 * 1024
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 20_000  # an admin action on some thousand ticked devices
 
-DATABASES = {"default": env.db_url("DATABASE_URL", default=f"sqlite:///{DATA_DIR / 'db.sqlite3'}")}
+DATABASES = {"default": env.db_url_config(_given("DATABASE_URL", f"sqlite:///{DATA_DIR / 'db.sqlite3'}"))}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     DATABASES["default"]["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",  # no upgrade of a read lock in mid-transaction: waits instead of failing
@@ -179,7 +204,7 @@ else:
     DATABASES["default"]["CONN_MAX_AGE"] = 60  # seconds
 
 # ---------------------------------------------------------------- queue
-REDIS_URL = env.str("REDIS_URL", default=f"unix://{DATA_DIR / 'redis.sock'}")
+REDIS_URL = _given("REDIS_URL", f"unix://{DATA_DIR / 'redis.sock'}")
 if REDIS_URL.startswith(("redis://", "rediss://")) and "socket_connect_timeout" not in REDIS_URL:
     # A host that drops packets must not hang a request or a worker.
     REDIS_URL += ("&" if "?" in REDIS_URL else "?") + "socket_connect_timeout=5"  # seconds

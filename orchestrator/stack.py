@@ -155,10 +155,11 @@ class Stack:
 
 def child_environment(data_dir: Path, environment: Mapping[str, str]) -> dict[str, str]:
     """The environment in which everything of the stack runs."""
+    private = {"REDIS_URL": "unix://" + quote(str(socket_path(data_dir)))}
     binaries = str(Path(sys.executable).parent)  # ansible-playbook and its like, also when no venv is active
     return {
         **environment,
-        "REDIS_URL": environment.get("REDIS_URL") or "unix://" + quote(str(socket_path(data_dir))),
+        **({} if environment.get("REDIS_URL") or environment.get("REDIS_URL_FILE") else private),
         "DJANGO_SETTINGS_MODULE": "orchestrator.settings",
         "ORCHESTRATOR_DATA_DIR": str(data_dir),
         "PATH": os.pathsep.join([binaries, environment.get("PATH", os.defpath)]),
@@ -271,7 +272,7 @@ def _run(config: StackConfig, logs: Path, log: IO[str]) -> None:
     supervisor = Supervisor(environment=os.environ, directory=BASE_DIR, logs=logs, say=say)
     try:
         with _listen(config.host, config.port) as listener:
-            if os.environ["REDIS_URL"] == "unix://" + quote(str(private)):
+            if os.environ.get("REDIS_URL") == "unix://" + quote(str(private)):
                 make_private(private.parent)
                 private.unlink(missing_ok=True)
                 supervisor.start(redis_program(private))

@@ -12,7 +12,8 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminP
 
 from orchestrator.admin.scoped import OrganizationScopedAdmin, OwnedForm, VisibleFilter
 from orchestrator.exceptions import SecretUnreadableError
-from orchestrator.models import Credential, CredentialSecrets
+from orchestrator.models import Credential, CredentialSecrets, Source
+from orchestrator.secret_stores import configured
 
 _SECRETS: Final = {
     "password": "Password",
@@ -56,13 +57,28 @@ class CredentialForm(OwnedForm):
 
     class Meta:
         model = Credential
-        fields = ("organization", "name", "username")
+        fields = ("organization", "name", "username", "source", "references")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "source" in self.fields:
+            self.fields["source"].required = False
+
+    def clean_source(self) -> str:
+        """As it was, unless another one is chosen."""
+        return str(self.cleaned_data["source"] or self.instance.source)
 
     def clean(self) -> dict[str, Any]:
         """A password or a key must be left, each fit for its use."""
         values = super().clean() or {}
+        self.secrets: CredentialSecrets | None = None
+        if values.get("source", Source.STORED) != Source.STORED:
+            self._check_references(values)
+            return values
         given = {name: values[name] for name in _SECRETS if values.get(name)}
         removed = {name: "" for name in values.get("forget", ()) if name not in given}
+        if values.get("references"):
+            self.add_error("references", "Choose the source that they refer to.")
         for name in ("password", "passphrase", "become_password"):
             if not given.get(name, "").isprintable():
                 self.add_error(name, "Only printable characters can be entered at a login.")
@@ -74,19 +90,36 @@ class CredentialForm(OwnedForm):
         if not self.secrets.password and not self.secrets.private_key:
             self.add_error("password", "Give a password or a private key.")
         elif "private_key" in given or "passphrase" in given:
-            self._check_key()
+            self._check_key(self.secrets)
         return values
 
-    def _check_key(self) -> None:
+    def _check_references(self, values: dict[str, Any]) -> None:
+        """Where the secrets are, below the organization's folder there."""
+        organization = values.get("organization") or getattr(self.instance, "organization", None)
+        if not configured(values["source"]):
+            self.add_error("source", "The settings of this service name no store of this kind.")
+        if typed := [name for name in _SECRETS if values.get(name)]:
+            self.add_error(typed[0], "It is looked up elsewhere; or choose the source that is stored.")
+        if organization is None:
+            return
+        try:
+            Credential(organization=organization).refer(values["source"], values.get("references") or {})
+        except ValidationError as error:
+            self.add_error("references", error)
+
+    def _check_key(self, secrets: CredentialSecrets) -> None:
         """The private key as ssh reads it."""
         try:
-            self.secrets = self.secrets.with_readable_key()
+            self.secrets = secrets.with_readable_key()
         except ValidationError as error:
             self.add_error("private_key", error)
 
     def save(self, commit: bool = True) -> Any:
-        """Seal the secrets into the row."""
-        self.instance.set_secrets(self.secrets)
+        """Seal the secrets into the row, or say where they are."""
+        if self.secrets is None:
+            self.instance.refer(self.instance.source, self.instance.references)
+        else:
+            self.instance.set_secrets(self.secrets)
         return super().save(commit)
 
 
@@ -103,14 +136,15 @@ class CredentialAdmin(OrganizationScopedAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         """Those who may not change it see which secrets there are, and nothing else of them."""
-        stored = (None, {"fields": ("organization", "name", "username", "has_password", "has_private_key")})
+        about = ("organization", "name", "username", "source", "references")
+        stored = (None, {"fields": (*about, "has_password", "has_private_key")})
         if obj is None:
             names = tuple(_SECRETS)
-            return ((None, {"fields": ("organization", "name", "username")}), ("Secrets", {"fields": names}))
+            return ((None, {"fields": about}), ("Secrets", {"fields": names}))
         if not self.has_change_permission(request, obj):
             return (stored,)
-        about = "They are never shown. Left blank, each stays as it is."
-        return (stored, ("New secrets", {"fields": (*_SECRETS, "forget"), "description": about}))
+        hint = "They are never shown. Left blank, each stays as it is."
+        return (stored, ("New secrets", {"fields": (*_SECRETS, "forget"), "description": hint}))
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """Which secrets are there is a fact, not an input."""

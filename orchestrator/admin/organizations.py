@@ -42,7 +42,7 @@ class OrganizationForm(RowForm):
 
     class Meta:
         model = Organization
-        fields = ("name", "is_active", "allowed_types", "keep_days")
+        fields = ("name", "is_active", "allowed_types", "keep_days", "secret_folder")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -74,11 +74,13 @@ class OrganizationAdmin(OrganizationScopedAdmin):
         shown = ("every_type", "allowed_types")
         if obj is not None and not self.has_change_permission(request, obj):
             shown = ("types",)  # type: ignore[assignment]
-        return ((None, {"fields": ("name", "is_active", "keep_days")}), ("Commands on its devices", {"fields": shown}))
+        about = ("name", "is_active", "keep_days", "secret_folder")
+        return ((None, {"fields": about}), ("Commands on its devices", {"fields": shown}))
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        """See ``get_fieldsets``."""
-        return () if obj is None or self.has_change_permission(request, obj) else ("types",)
+        """See ``get_fieldsets``; superusers alone say which secrets an organization may refer to."""
+        shown = () if obj is None or self.has_change_permission(request, obj) else ("types",)
+        return shown if access_of(request).everything else (*shown, "secret_folder")
 
     def get_queryset(self, request: HttpRequest) -> Any:
         """With the number of devices."""

@@ -1,5 +1,6 @@
 """The fleet in JSON: organizations, locations, groups, credentials, devices."""
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -32,7 +33,9 @@ from orchestrator.models import (
     Location,
     Organization,
     Platform,
+    Source,
 )
+from orchestrator.secret_stores import configured
 
 _DATES = ("created", "modified")
 
@@ -56,10 +59,11 @@ class OrganizationSerializer(RowSerializer):
         default=None,
     )  # fmt: skip
     keep_days = WholeNumberField(min_value=1, max_value=36_500, allow_null=True, required=False, default=None)
+    secret_folder = TextField(max_length=255, required=False, allow_blank=True)
 
     class Meta:
         model = Organization
-        fields = ("id", "name", "is_active", "allowed_types", "keep_days", *_DATES)
+        fields = ("id", "name", "is_active", "allowed_types", "keep_days", "secret_folder", *_DATES)
         read_only_fields = _DATES
 
     def validate_name(self, value: str) -> str:
@@ -67,6 +71,20 @@ class OrganizationSerializer(RowSerializer):
         same = Organization.objects.filter(name=value)
         if same.exclude(pk=_pk(self.instance)).exists():
             raise serializers.ValidationError("There is an organization of this name.")
+        return value
+
+    def validate_secret_folder(self, value: str) -> str:
+        """Superusers alone say which secrets an organization's administrators may refer to."""
+        if value == getattr(self.instance, "secret_folder", ""):
+            return value
+        if not access_of(self.context["request"]).everything:
+            raise NotPermittedError("Only superusers may change the secret_folder of an organization.")
+        if value:
+            Organization._meta.get_field("secret_folder").run_validators(value)
+            try:
+                Organization(pk=_pk(self.instance) or uuid.uuid4(), secret_folder=value).clean()
+            except ValidationError as error:
+                raise serializers.ValidationError(error.messages) from error
         return value
 
 
@@ -121,9 +139,24 @@ def _secret(help_text: str, max_length: int = 1_024) -> TextField:
     )  # fmt: skip
 
 
+def _reference(help_text: str) -> TextField:
+    return TextField(required=False, max_length=1_024, help_text=help_text)
+
+
+class ReferencesSerializer(StrictSerializer):
+    """Where the secrets of a credential are, below its organization's folder."""
+
+    password = _reference("`path#field` in Vault, or the name of a file.")
+    private_key = _reference("Likewise.")
+    passphrase = _reference("Likewise.")
+    become_password = _reference("Likewise.")
+
+
 class CredentialSerializer(OwnedSerializer):
     """How to log in.  The secrets can be written and never read; ``has_…`` tells which are there."""
 
+    source = WordField(choices=Source.choices, required=False)  # type: ignore[assignment]  # the metaclass takes it
+    references = ReferencesSerializer(required=False)
     username = TextField(max_length=64, required=False, default="root")
     password = _secret("The login password.")
     private_key = _secret("An SSH private key in OpenSSH or PEM format.", max_length=32_768)
@@ -132,7 +165,10 @@ class CredentialSerializer(OwnedSerializer):
 
     class Meta:
         model = Credential
-        fields = ("id", "organization", "name", "username", *_SECRETS, "has_password", "has_private_key", *_DATES)
+        fields = (
+            "id", "organization", "name", "username", "source", "references", *_SECRETS,
+            "has_password", "has_private_key", *_DATES,
+        )  # fmt: skip
         read_only_fields = ("has_password", "has_private_key", *_DATES)
         validators: Sequence[Any] = ()
 
@@ -145,10 +181,37 @@ class CredentialSerializer(OwnedSerializer):
         """A password or a key must be left, each fit for its use."""
         attrs = super().validate(attrs)
         given = {name: attrs.pop(name) for name in _SECRETS if name in attrs}
+        row = self.instance if isinstance(self.instance, Credential) else None
+        if row and attrs.get("organization", row.organization) != row.organization:
+            raise serializers.ValidationError({"organization": ["A credential stays in its organization."]})
+        old_source = row.source if row else Source.STORED
+        if attrs.setdefault("source", old_source) != Source.STORED:
+            return self._referring(attrs, given, row)
+        if attrs.pop("references", None):
+            raise serializers.ValidationError({"references": ["Give the source of the secrets with it."]})
+        return self._storing(attrs, given, row)
+
+    def _referring(self, attrs: dict[str, Any], given: dict[str, str], row: Credential | None) -> dict[str, Any]:
+        """The secrets are somewhere else, below the organization's folder there."""
+        if not configured(attrs["source"]):
+            raise serializers.ValidationError({"source": ["The settings of this service name no store of this kind."]})
+        if stored := [name for name, value in given.items() if value]:
+            raise serializers.ValidationError({stored[0]: ['It is looked up elsewhere; or give "source": "stored".']})
+        same = row is not None and row.source == attrs["source"]
+        attrs.setdefault("references", row.references if row and same else {})
+        organization: Any = attrs.get("organization") or (row and row.organization)
+        try:
+            Credential(organization=organization).refer(attrs["source"], attrs["references"])
+        except ValidationError as error:
+            raise serializers.ValidationError({"references": error.messages}) from error
+        return attrs
+
+    def _storing(self, attrs: dict[str, Any], given: dict[str, str], row: Credential | None) -> dict[str, Any]:
+        """The secrets are sealed in the row."""
         for name in ("password", "passphrase", "become_password"):
             if not given.get(name, "").isprintable():
                 raise serializers.ValidationError({name: ["Only printable characters can be entered at a login."]})
-        old = self.instance.secrets() if isinstance(self.instance, Credential) else CredentialSecrets()
+        old = row.secrets() if row else CredentialSecrets()
         if not given.get("private_key", "-").strip():
             given["private_key"] = ""
         secrets = replace(old, **given)
@@ -157,25 +220,33 @@ class CredentialSerializer(OwnedSerializer):
         if "private_key" in given or "passphrase" in given:
             secrets = _readable(secrets)
         attrs["secrets"] = secrets
-        if isinstance(self.instance, Credential) and attrs.get("organization", None) not in (
-            None, self.instance.organization
-        ):  # fmt: skip
-            raise serializers.ValidationError({"organization": ["A credential stays in its organization."]})
         return attrs
 
     def create(self, validated_data: dict[str, Any]) -> Credential:
         """Insert, secrets sealed."""
-        secrets = validated_data.pop("secrets")
+        secrets, where = _popped(validated_data)
         row = Credential(**validated_data)
-        row.set_secrets(secrets)
+        _set(row, secrets, where)
         row.save(force_insert=True)
         return row
 
     def update(self, instance: Credential, validated_data: dict[str, Any]) -> Credential:
         """Update, secrets sealed again."""
-        instance.set_secrets(validated_data.pop("secrets"))
+        _set(instance, *_popped(validated_data))
         updated: Credential = super().update(instance, validated_data)
         return updated
+
+
+type Where = tuple[str, dict[str, str]]  # source and references
+
+
+def _popped(values: dict[str, Any]) -> tuple[CredentialSecrets | None, Where]:
+    """The secrets, None where they are somewhere else, and where."""
+    return values.pop("secrets", None), (values.pop("source"), values.pop("references", {}))
+
+
+def _set(row: Credential, secrets: CredentialSecrets | None, where: Where) -> None:
+    row.refer(*where) if secrets is None else row.set_secrets(secrets)
 
 
 def _readable(secrets: CredentialSecrets) -> CredentialSecrets:

@@ -20,6 +20,7 @@ from orchestrator.models.mass_commands import (
     Slice,
     SliceStatus,
 )
+from orchestrator.models.references import Source
 from orchestrator.models.schedules import Overlap, Schedule
 from orchestrator.models.tokens import Token
 from orchestrator.models.users import Membership, User
@@ -44,6 +45,7 @@ __all__ = (
     "Schedule",
     "Slice",
     "SliceStatus",
+    "Source",
     "Token",
     "User",
 )

@@ -4,6 +4,7 @@ import base64
 import binascii
 import hashlib
 import uuid
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from django.db import models
 
 from orchestrator.models import lookups  # noqa: F401 - registers itself
 from orchestrator.models.addresses import validate_host, validate_host_key, validate_tags, validate_username
+from orchestrator.models.references import Source, overlap, validate_folder, validate_references
 from orchestrator.models.sealed import SealedField, open_from, seal_into
 
 
@@ -53,8 +55,30 @@ class Organization(Named):
         null=True, blank=True, help_text="Days that finished mass commands and their results are kept; empty: for ever."
     )
 
+    secret_folder = models.CharField(
+        max_length=255, blank=True, validators=(validate_folder,),
+        help_text="Folder of an external store of secrets that its credentials may refer to; superusers give it.",
+    )  # fmt: skip
+
     class Meta(Named.Meta):
-        constraints = (models.UniqueConstraint(fields=("name",), name="organization_name_unique"),)
+        constraints = (
+            models.UniqueConstraint(fields=("name",), name="organization_name_unique"),
+            models.UniqueConstraint(
+                fields=("secret_folder",), name="organization_folder_unique", condition=~models.Q(secret_folder="")
+            ),
+        )
+
+    def clean(self) -> None:
+        """No organization reads another one's secrets.
+
+        Raises:
+            ValidationError: the folder overlaps another organization's.
+        """
+        others = (
+            Organization.objects.exclude(pk=self.pk).exclude(secret_folder="").values_list("secret_folder", flat=True)
+        )
+        if self.secret_folder and any(overlap(self.secret_folder, other) for other in others):
+            raise ValidationError({"secret_folder": "Another organization has this folder, or one above or in it."})
 
     def allows(self, command_type: str) -> bool:
         """Whether commands of this type may run on its devices."""
@@ -120,15 +144,25 @@ class Credential(OrganizationOwned):
     """How to log in: a user name with a password, a private key, or both.  Secrets are sealed at rest."""
 
     username = models.CharField(max_length=64, default="root", validators=(validate_username,))
+    source = models.CharField(max_length=8, choices=Source, default=Source.STORED)
+    references = models.JSONField(
+        default=dict, blank=True, help_text="Secret name → where it is in the source, below the organization's folder."
+    )
     sealed = SealedField()
     has_password = models.BooleanField(default=False, editable=False)
     has_private_key = models.BooleanField(default=False, editable=False)
 
     class Meta(OrganizationOwned.Meta):
-        constraints = (models.UniqueConstraint(fields=("organization", "name"), name="credential_name_unique"),)
+        constraints = (
+            models.UniqueConstraint(fields=("organization", "name"), name="credential_name_unique"),
+            # What is looked up elsewhere is never stored here.
+            models.CheckConstraint(
+                name="credential_stored_or_referred", condition=models.Q(source=Source.STORED) | models.Q(sealed="")
+            ),
+        )
 
     def secrets(self) -> CredentialSecrets:
-        """The secrets in the open.
+        """The stored secrets in the open; of another source: none (secret_stores.py looks them up).
 
         Raises:
             SecretUnreadableError: no key of the ring opens them.
@@ -138,8 +172,21 @@ class Credential(OrganizationOwned):
     def set_secrets(self, secrets: CredentialSecrets) -> None:
         """Seal these secrets into the row; the caller saves it."""
         seal_into(self, "sealed", asdict(secrets))
+        self.source, self.references = Source.STORED, {}
         self.has_password = bool(secrets.password)
         self.has_private_key = bool(secrets.private_key)
+
+    def refer(self, source: str, references: Mapping[str, str]) -> None:
+        """Let the secrets be looked up elsewhere, and forget those that were stored; the caller saves it.
+
+        Raises:
+            ValidationError: a reference is not valid, or the organization has no folder there.
+        """
+        validate_references(source, references)
+        if not self.organization.secret_folder:
+            raise ValidationError("The organization has no folder in an external store; a superuser can give it one.")
+        self.source, self.references, self.sealed = source, dict(references), ""
+        self.has_password, self.has_private_key = "password" in references, "private_key" in references
 
 
 class Device(OrganizationOwned):

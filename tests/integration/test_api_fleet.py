@@ -169,7 +169,8 @@ def test_secrets_are_write_only(admin: Any, home: Any, key: str) -> None:
         for secret in (b"s3cr3t", b"bec0me", b"PRIVATE KEY"):
             assert secret not in reply.content
     assert set(made.json()) == {
-        "id", "organization", "name", "username", "has_password", "has_private_key", "created", "modified",
+        "id", "organization", "name", "username", "source", "references", "has_password", "has_private_key",
+        "created", "modified",
     }  # fmt: skip
     assert (made.json()["has_password"], made.json()["has_private_key"]) == (True, True)
     row = Credential.objects.get()

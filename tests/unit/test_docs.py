@@ -35,7 +35,7 @@ def settings_read() -> dict[str, object]:
         if not (isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant)):
             continue
         reader = ast.unparse(node.func)
-        if reader != "_required_or_kept" and not reader.startswith("env."):
+        if reader not in {"_required_or_kept", "_given"} and not reader.startswith("env."):
             continue
         defaults = [keyword.value for keyword in node.keywords if keyword.arg == "default"]
         found[str(node.args[0].value)] = _constant(defaults[0]) if defaults else None
