@@ -15,6 +15,8 @@ SHELL := /bin/bash
 export PYTHON
 BIN := .venv/bin
 PYTHON_CODE := $(wildcard orchestrator lab demo benchmarks tests inventory_plugins ansible_plugins manage.py)
+# A process for each core, up to four; a module stays in one, so that its lab or browser is made once.
+PYTEST_SPREAD ?= -n auto --maxprocesses 4 --dist loadfile
 PYTEST_ARGS ?=
 SERVE_ARGS ?=
 
@@ -27,8 +29,8 @@ demo: run-venv
 
 test: dev-venv
 	@scripts/install-packages test
-	$(BIN)/pytest $(PYTEST_ARGS)
-	$(BIN)/python -m tests.postgres $(BIN)/pytest -m database $(PYTEST_ARGS)
+	$(BIN)/pytest $(PYTEST_SPREAD) $(PYTEST_ARGS)
+	$(BIN)/python -m tests.postgres $(BIN)/pytest -m database $(PYTEST_SPREAD) $(PYTEST_ARGS)
 
 chaos: export CHAOS_ROUNDS ?= 20
 chaos: export CHAOS_DEVICES ?= 40

@@ -15,6 +15,15 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     shutil.rmtree(settings.HOME, ignore_errors=True)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The modules with real devices and browsers first, each part in its random order.
+
+    They are the long ones: begun last, one of them would keep a process of xdist busy while the others are done.
+    """
+    items.sort(key=lambda item: not item.path.parent.name.startswith(("acceptance", "browser", "chaos")))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     """In CI a skipped lab or browser test is a failure: its machine has what they need."""
