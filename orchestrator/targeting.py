@@ -112,6 +112,11 @@ class TargetSet:
         found = self.rows.aggregate(count=Count("pk"), eligible=Count("pk", filter=Q(ineligible="")))
         return found["count"], found["eligible"]
 
+    def reasons(self) -> dict[str, int]:
+        """The number of devices for each reason not to be eligible, and for the empty one: those that are."""
+        counted = self.rows.order_by().values("ineligible").annotate(count=Count("pk")).order_by("-count")
+        return {row["ineligible"]: row["count"] for row in counted}
+
     def breakdown(self) -> dict[str, list[dict[str, Any]]]:
         """Devices by organization, group and location: ``id``, ``name``, ``count``, ``eligible_count``."""
         return {name: self._by(name) for name in ("organization", "group", "location")}

@@ -3,7 +3,6 @@
 import time
 from typing import Any, Final
 
-from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import OuterRef, Q, QuerySet, Subquery
@@ -14,7 +13,6 @@ from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from unfold.decorators import display
-from unfold.widgets import UnfoldAdminTextareaWidget
 
 from orchestrator import actions
 from orchestrator.access import Right
@@ -29,32 +27,13 @@ from orchestrator.admin.scoped import (
     access_of,
     log_changes,
 )
+from orchestrator.admin.tags import TagsField
 from orchestrator.exceptions import DeviceUnreachableError, HostKeyChangedError, OrchestratorError
 from orchestrator.models import Command, Device, DeviceCredential
 
 _ENROL_AT_ONCE: Final = 200  # devices
 _ENROL_TIME: Final = 45.0  # seconds that a page may take; one that doesn't answer takes some
 _NAMED: Final = 10  # devices named in a message
-
-
-class TagsField(forms.CharField):
-    """Tags, one a line: a tag may hold blanks and commas."""
-
-    def __init__(self) -> None:
-        super().__init__(required=False, widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}), help_text="One a line.")
-
-    def prepare_value(self, value: Any) -> Any:
-        """The list as lines."""
-        return "\n".join(value) if isinstance(value, list) else value
-
-    def to_python(self, value: Any) -> Any:
-        """The lines as a list."""
-        lines = (line.strip() for line in str(value or "").splitlines())
-        return list(dict.fromkeys(line for line in lines if line))
-
-    def has_changed(self, initial: Any, data: Any) -> bool:
-        """Compared as lists."""
-        return bool(self.to_python(data) != list(initial or []))
 
 
 class DeviceForm(RowForm):

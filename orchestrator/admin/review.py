@@ -1,12 +1,12 @@
 """The last step of the wizard: the previewed set, what speaks against running it, and the launch bound to it."""
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import urlencode
 
 from django.contrib import messages
-from django.core.paginator import Paginator
 from django.db.models import OuterRef, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
@@ -14,17 +14,19 @@ from django.urls import reverse
 from orchestrator import actions
 from orchestrator.admin import drafts, wizard_controls
 from orchestrator.admin.drafts import Draft
+from orchestrator.admin.pickers import uuids
+from orchestrator.admin.results import CountedPaginator
 from orchestrator.admin.scoped import access_of
-from orchestrator.admin.wizard_forms import uuids
 from orchestrator.exceptions import InvalidFieldError, OrchestratorError, TargetsChangedError
 from orchestrator.models import Command, CommandType, Device, MassCommand, User
 from orchestrator.secrets import mask
-from orchestrator.states import CommandStatus
+from orchestrator.states import FINISHED, CommandStatus
 from orchestrator.targeting import MAX_PICKED, REASONS, TargetSet
 
 _PAGE: Final = 50  # devices
 _BARS: Final = 8  # organizations, groups and locations drawn each
 _MANY: Final = 20  # devices that restart at once without a word of warning
+_CONTACTED: Final = FINISHED - {CommandStatus.SKIPPED, CommandStatus.CANCELLED, CommandStatus.TERMINATED}
 _NAMED: Final = 20  # devices named when a set has changed
 
 
@@ -48,6 +50,7 @@ def context(request: HttpRequest, draft: Draft) -> dict[str, Any]:
         actor=_actor(request), targets=draft.targets, command_type=draft.type, command_input=draft.input
     )
     total, eligible = found.totals()
+    offline = _offline(found).order_by().count()
     shown = mask(draft.input, draft.secret_names)
     return {
         "digest": digest,
@@ -58,10 +61,18 @@ def context(request: HttpRequest, draft: Draft) -> dict[str, Any]:
         "input": [(name.replace("_", " "), value) for name, value in shown.items() if name != "confirm_password"],
         "controls": wizard_controls.shown(draft.controls),
         "bars": _bars(found),
-        "warnings": _warnings(draft, found, eligible),
-        "may_exclude": total <= MAX_PICKED,
-        **_devices(request, found, total, eligible),
+        "warnings": _warnings(draft, found, eligible, offline),
+        "left_out": len(draft.targets.exclude_devices),
+        **_devices(request, found, {"": total, "eligible": eligible, "skipped": total - eligible, "offline": offline}),
     }
+
+
+def words(error: OrchestratorError) -> str:
+    """What is wrong, in a sentence; also where the API would say it by field."""
+    message = error.message if isinstance(error, InvalidFieldError) else error.detail
+    if isinstance(message, dict):
+        return " ".join(f"{name.replace('_', ' ').capitalize()}: {' '.join(texts)}" for name, texts in message.items())
+    return str(message)
 
 
 def _actor(request: HttpRequest) -> User:
@@ -83,47 +94,67 @@ def _bars(found: TargetSet) -> list[dict[str, Any]]:
     return drawn
 
 
-def _warnings(draft: Draft, found: TargetSet, eligible: int) -> list[str]:
+def _offline(found: TargetSet) -> Any:
+    """Eligible devices that could not be reached by their last command that has ended."""
+    ended = Command.objects.filter(device=OuterRef("pk"), status__in=sorted(_CONTACTED)).order_by("-created")
+    rows = found.rows.filter(ineligible="").annotate(last=Subquery(ended.values("status")[:1]))
+    return rows.filter(last=CommandStatus.UNREACHABLE)
+
+
+def _restart(draft: Draft, found: TargetSet, eligible: int) -> str:
+    """What to think of before many devices restart; more of it where that was never done here."""
+    runs = MassCommand.objects.filter(organization=found.organization, type=CommandType.REBOOT, success_count__gt=_MANY)
+    text = f"{eligible:,} devices restart nearly at the same time. What depends on them will notice."
+    paced = {"canary", "max_concurrency"} & draft.controls.keys()
+    if runs.order_by().exists() or paced:
+        return text
+    return (
+        f"{text} So many were never restarted here before: consider “{wizard_controls.NAMES['canary']}” and "
+        f"“{wizard_controls.NAMES['max_concurrency']}” under Pace and limits, one step back."
+    )
+
+
+def _warnings(draft: Draft, found: TargetSet, eligible: int, offline: int) -> list[str]:
     warnings = []
     if draft.targets.all_devices:
         warnings.append("This runs on every device of the system, of all organizations.")
     elif found.organization is None:
         warnings.append("These devices belong to several organizations: only superusers will see this run.")
     if draft.type == CommandType.REBOOT and eligible > _MANY:
-        warnings.append(f"{eligible:,} devices restart nearly at the same time. What depends on them will notice.")
-    last = Command.objects.filter(device=OuterRef("pk")).order_by("-created").values("status")[:1]
-    offline = found.rows.filter(ineligible="").annotate(last=Subquery(last)).filter(last=CommandStatus.UNREACHABLE)
-    if number := offline.order_by().count():
-        warnings.append(f"{number:,} of them could not be reached the last time.")
+        warnings.append(_restart(draft, found, eligible))
+    if offline:
+        warnings.append(f"{offline:,} of them could not be reached the last time.")
     unpinned = found.rows.filter(ineligible="", host_key="").order_by().count()
     if unpinned:
         warnings.append(f"{unpinned:,} have no pinned host key: they are not contacted until they are enrolled.")
     return warnings
 
 
-def _devices(request: HttpRequest, found: TargetSet, total: int, eligible: int) -> dict[str, Any]:
+def _devices(request: HttpRequest, found: TargetSet, counts: Mapping[str, int]) -> dict[str, Any]:
     """One page of the set; by default of all of it, those that would be skipped first."""
     which = request.GET.get("show", "")
-    rows: QuerySet[Any] = found.rows.order_by("-ineligible", "name", "pk")
-    if which == "skipped":
-        rows = rows.exclude(ineligible="")
-    elif which == "eligible":
-        rows = rows.filter(ineligible="")
-    else:
-        which = ""
+    which = which if counts.get(which) else ""
+    rows: QuerySet[Any] = _offline(found) if which == "offline" else found.rows
+    if which in {"skipped", "eligible"}:
+        rows = rows.filter(ineligible="") if which == "eligible" else rows.exclude(ineligible="")
+    search = request.GET.get("q", "").replace("\x00", "").strip()[:128]
+    if search:
+        rows = rows.filter(name__icontains=search)
     names = ("pk", "name", "ineligible", "organization__name", "group__name", "location__name")
-    page = Paginator(rows.values(*names), _PAGE).get_page(request.GET.get("page"))
+    ordered = rows.order_by("-ineligible", "name", "pk").values(*names)
+    known = None if search else counts[which]
+    page = CountedPaginator(ordered, _PAGE, known=known).get_page(request.GET.get("page"))
     for row in page.object_list:
         row["reason"] = REASONS.get(row["ineligible"], "")
-    choices = (("", "All", total), ("eligible", "Will run", eligible), ("skipped", "Skipped", total - eligible))
-    query = {"show": which} if which else {}
+    choices = (("", "All"), ("eligible", "Will run"), ("skipped", "Skipped"), ("offline", "Not reached last time"))
+    query = {name: value for name, value in (("show", which), ("q", search)) if value}
     return {
-        "page": page,
-        "rows": page.object_list,
+        "page": page, "rows": page.object_list, "q": search, "show": which,
         "views": [
-            {"href": f"?show={value}#devices" if value else "?#devices", "label": label, "count": number,
+            {"href": f"?show={value}#devices" if value else "?#devices", "label": label, "count": counts[value],
              "current": value == which}
-            for value, label, number in choices
+            for value, label in choices
+            if counts[value] or not value
         ],
         "previous": "?" + urlencode(query | {"page": page.number - 1}) + "#devices" if page.has_previous() else "",
         "next": "?" + urlencode(query | {"page": page.number + 1}) + "#devices" if page.has_next() else "",
@@ -162,7 +193,7 @@ def _refusal(request: HttpRequest, error: OrchestratorError) -> Refusal:
     if isinstance(error, TargetsChangedError):
         text = "The devices are no longer the ones you reviewed; nothing was started. Below is the set as it is now."
         return Refusal(text, _names(request, error.extra.get("added")), _names(request, error.extra.get("removed")))
-    return Refusal(str(error.message) if isinstance(error, InvalidFieldError) else error.detail)
+    return Refusal(words(error))
 
 
 def _names(request: HttpRequest, ids: list[str] | None) -> tuple[str, ...]:
@@ -174,19 +205,18 @@ def _names(request: HttpRequest, ids: list[str] | None) -> tuple[str, ...]:
 
 
 def _exclude(request: HttpRequest, draft: Draft) -> Refusal | None:
-    """Turn the set into its devices without the ticked ones."""
-    without = set(uuids(request.POST.getlist("leave_out")))
+    """Leave the ticked devices out of the set; it stays the filter that it was."""
+    without = uuids(request.POST.getlist("leave_out"))
     if not without:
         return Refusal("Tick the devices to leave out first.")
-    found, _ = actions.preview(actor=_actor(request), targets=draft.targets, command_type=draft.type)
-    rest = tuple(pk for pk, _ in found.members() if pk not in without)
-    if not rest:
+    excluded = tuple(dict.fromkeys((*draft.targets.exclude_devices, *without)))
+    if len(excluded) > MAX_PICKED:
+        return Refusal(f"At most {MAX_PICKED:,} devices can be left out. Narrow the filter instead.")
+    targets = replace(draft.targets, exclude_devices=excluded)
+    found, _ = actions.preview(actor=_actor(request), targets=targets, command_type=draft.type)
+    if not found.totals()[0]:
         return Refusal("No device would be left.")
-    if len(rest) > MAX_PICKED:
-        return Refusal(f"Devices can be left out of at most {MAX_PICKED:,}. Narrow the filter instead.")
-    # the filter stays beside the devices: one that leaves it until the launch is skipped with that reason
-    targets = replace(draft.targets, devices=rest, all_devices=False)
     if not drafts.save(replace(draft, targets=targets)):
         return Refusal("This run was changed in another window meanwhile. Review it again.")
-    messages.info(request, f"{len(without):,} left out.")
+    messages.info(request, f"{len(without):,} left out. They can be taken in again at the targets.")
     return None

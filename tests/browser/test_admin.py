@@ -56,8 +56,8 @@ def test_the_wizard_from_targets_to_the_run(
     page.get_by_role("radio", name="Picked devices").check()
     expect(page.get_by_label("Organization", exact=True)).to_be_hidden()
     page.get_by_label("Search by name or host").fill("device-")
-    page.locator("#found").get_by_label("device-1").check()
-    page.locator("#found").get_by_label("device-2").check()
+    page.locator("[data-picker=devices] [data-found]").get_by_label("device-1").check()
+    page.locator("[data-picker=devices] [data-found]").get_by_label("device-2").check()
     expect(page.locator("#count")).to_have_text("2 devices")
     page.get_by_role("button", name="Next: the command").click()
 
@@ -88,7 +88,7 @@ def test_a_double_click_starts_one_run(visit: Any, operator: User, organization:
     # as fast as a script can, past the button that disables itself
     statuses = page.evaluate(
         """async () => {
-            const form = document.getElementById("review");
+            const form = document.getElementById("step");
             const send = () => fetch(form.action, {method: "POST", body: new FormData(form)});
             return (await Promise.all([send(), send(), send()])).map((reply) => reply.url);
         }"""
@@ -204,7 +204,7 @@ def test_the_whole_way_without_scripts(visit: Any, operator: User, organization:
     page.get_by_role("radio", name="Picked devices").check()
     page.get_by_label("Search by name or host").fill("device")
     page.get_by_role("button", name="Search").click()
-    page.locator("#found").get_by_label("device-0").check()
+    page.locator("[data-picker=devices] [data-found]").get_by_label("device-0").check()
     page.get_by_role("button", name="Next: the command").click()
     page.get_by_label("Custom command").check()
     page.get_by_label("Command line").fill("uptime")

@@ -221,6 +221,6 @@ def test_the_queue_is_in_the_menu_of_superusers_only(page: Any, world: World) ->
 
 
 def test_each_type_has_an_explanation() -> None:
-    from orchestrator.admin.wizard_forms import TYPE_HELP
+    from orchestrator.admin.wizard_command import TYPE_HELP
 
     assert set(TYPE_HELP) == set(CommandType)

@@ -287,7 +287,7 @@ def test_a_run_on_all_devices_needs_their_number(boss: Callable[[], Operator], d
 def test_viewers_have_no_wizard(client: Any, organization: Organization, devices: list[Device]) -> None:
     viewer = Operator(client, factories.user(organization=organization, role=Role.VIEWER, is_staff=True))
     assert viewer.get("run_new").status_code == 403
-    assert viewer.get("run_devices", q="device").status_code == 403
+    assert viewer.get("run_find", q="device").status_code == 403
     assert reverse("admin:orchestrator_run_new") not in client.get("/admin/").content.decode()
     assert "Run a command on these" not in viewer.get("device_changelist").content.decode()
 
@@ -356,16 +356,18 @@ def test_an_address_can_choose_in_advance(operator: Operator, organization: Orga
 
 def test_the_search_finds_own_devices(operator: Operator, devices: list[Device]) -> None:
     factories.device(name="device-of-others")
-    names = [row["name"] for row in operator.get("run_devices", q="device-").json()["results"]]
+    names = [row["name"] for row in operator.get("run_find", q="device-").json()["results"]]
     assert names == ["device-0", "device-1", "device-2"]
-    page = operator.post("run_new", data={"scope": "devices", "q": "device-1", "search": "1"}).content.decode()
+    page = operator.post(
+        "run_new", data={"scope": "devices", "q_devices": "device-1", "search": "devices"}
+    ).content.decode()
     assert str(devices[1].pk) in page
 
 
 def test_the_count_follows_the_form(operator: Operator, organization: Organization, devices: list[Device]) -> None:
     Device.objects.filter(pk=devices[0].pk).update(is_active=False)
     reply = operator.post("run_count", data={"scope": "filter", "organization": organization.pk})
-    assert reply.json()["text"] == "3 devices, 1 of them would be skipped"
+    assert reply.json()["text"] == "3 devices, 1 of them would be skipped (1: the device is deactivated)"
     assert (
         operator.post("run_count", data={"scope": "devices", "devices": [devices[1].pk]}).json()["text"] == "1 device"
     )

@@ -55,7 +55,7 @@ document.documentElement.classList.add("o-js");
                 window.setTimeout(() => { button.textContent = "Copy"; }, 2000);
             });
         }
-        const tools = root.querySelector("[data-find]");
+        const tools = root.querySelector("[data-find-tools]");
         if (!tools || !CSS.highlights) return;
         tools.hidden = false;
         const field = tools.querySelector("[data-find-text]");

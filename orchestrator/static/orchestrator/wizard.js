@@ -1,9 +1,9 @@
-// The run wizard: counts while you choose, searches while you type, and a button that can be pressed once.
+// The run wizard: counts while you choose, searches while you type, and buttons that can be pressed once.
 "use strict";
 
 (() => {
     const WAIT = 250; // milliseconds after the last key
-    const form = document.querySelector("form.o-form");
+    const form = document.getElementById("step");
     if (!form) return;
 
     form.addEventListener("submit", (event) => {
@@ -12,66 +12,100 @@
         window.setTimeout(() => { if (button) button.disabled = true; }, 0);
     });
     window.addEventListener("pageshow", () => {
-        for (const button of form.querySelectorAll("button[disabled]")) button.disabled = false; // by the back button
+        for (const button of document.querySelectorAll("button[disabled]")) button.disabled = false; // by the back button
     });
 
-    if (form.id !== "targets") return;
+    if (form.dataset.step !== "targets") return;
     const output = document.getElementById("count");
-    const search = document.getElementById("search");
-    const found = document.getElementById("found");
-    const picked = document.getElementById("picked");
-    let timer;
     let asked = 0;
+    let counting;
 
     async function count() {
         const turn = ++asked;
-        const reply = await fetch(form.dataset.count, {method: "POST", body: new FormData(form), credentials: "same-origin"});
-        if (!reply.ok || turn !== asked) return; // a later question is under way
-        output.textContent = (await reply.json()).text;
+        let text = "";
+        try {
+            const reply = await fetch(form.dataset.count, {method: "POST", body: new FormData(form), credentials: "same-origin"});
+            if (reply.ok && !reply.redirected) text = (await reply.json()).text;
+        } catch { /* the service is away: the next change asks again */ }
+        if (turn === asked) output.textContent = text; // else a later question is under way
     }
 
-    function entry(device) {
-        const item = document.createElement("li");
-        const label = document.createElement("label");
-        const box = Object.assign(document.createElement("input"), {type: "checkbox", name: "devices", value: device.id});
-        const where = Object.assign(document.createElement("span"), {className: "o-sub", textContent: device.organization});
-        label.append(box, ` ${device.name} `, where);
-        item.append(label);
-        return item;
+    async function find(kind, text) {
+        const query = new URLSearchParams({kind, q: text});
+        const reply = await fetch(`${form.dataset.find}?${query}`, {credentials: "same-origin"});
+        return reply.ok && !reply.redirected ? (await reply.json()).results : [];
     }
 
-    async function find() {
-        const text = search.value.trim();
-        if (!text) {
-            found.replaceChildren();
-            return;
-        }
-        const reply = await fetch(`${form.dataset.devices}?${new URLSearchParams({q: text})}`, {credentials: "same-origin"});
-        if (!reply.ok || text !== search.value.trim()) return;
-        const results = (await reply.json()).results;
-        const there = new Set([...picked.querySelectorAll("input")].map((box) => box.value));
-        const fresh = results.filter((device) => !there.has(device.id));
-        found.replaceChildren(...fresh.map(entry));
-        document.getElementById("found-status").textContent = `${fresh.length} devices found`;
+    function later(action) {
+        let timer;
+        return () => {
+            window.clearTimeout(timer);
+            timer = window.setTimeout(action, WAIT);
+        };
     }
 
-    form.addEventListener("change", (event) => {
-        if (event.target.name === "devices" && found.contains(event.target)) {
+    // ------------------------------------------------------------ one row by its name, offered while you type
+    for (const field of form.querySelectorAll("input[data-find]")) {
+        const offers = Object.assign(document.createElement("datalist"), {id: field.getAttribute("list")});
+        field.after(offers);
+        const offer = async () => {
+            const text = field.value.replace(/ \([^)]*\)$/, "");
+            const rows = await find(field.dataset.find, text).catch(() => []);
+            offers.replaceChildren(...rows.map((row) => Object.assign(document.createElement("option"), {value: row.text})));
+        };
+        field.addEventListener("input", later(offer));
+        field.addEventListener("focus", offer, {once: true});
+    }
+
+    // ------------------------------------------------------------ search and pick
+    for (const picker of form.querySelectorAll("[data-picker]")) {
+        const name = picker.dataset.picker;
+        const search = picker.querySelector("[data-search]");
+        const found = picker.querySelector("[data-found]");
+        const picked = picker.querySelector("[data-picked]");
+
+        const entry = (row) => {
+            const item = document.createElement("li");
+            const label = document.createElement("label");
+            const box = Object.assign(document.createElement("input"), {type: "checkbox", name, value: row.id});
+            const where = Object.assign(document.createElement("span"), {className: "o-sub", textContent: row.organization});
+            label.append(box, ` ${row.name} `, where);
+            item.append(label);
+            return item;
+        };
+        const look = async () => {
+            const text = search.value.trim();
+            if (!text) {
+                found.replaceChildren();
+                return;
+            }
+            const results = await find(picker.dataset.kind, text).catch(() => []);
+            if (text !== search.value.trim()) return; // a later search is under way
+            const there = new Set([...picked.querySelectorAll("input")].map((box) => box.value));
+            const fresh = results.filter((row) => !there.has(row.id));
+            found.replaceChildren(...fresh.map(entry));
+            const more = results.length >= 20 ? " Type more to see others." : "";
+            picker.querySelector("[data-status]").textContent = `${fresh.length} found.${more}`;
+        };
+        search.addEventListener("input", later(look));
+        search.addEventListener("keydown", (event) => {
+            if (event.key !== "Enter") return;
+            event.preventDefault(); // not the next step
+            look();
+        });
+        found.addEventListener("change", (event) => {
             picked.append(event.target.closest("li"));
             event.target.focus();
-            document.getElementById("none-picked")?.remove();
-        }
-        count();
+            form.querySelector(`[data-none="${name}"]`)?.remove();
+        });
+        picker.querySelector("[data-search-button]").hidden = true; // it searches by itself
+    }
+
+    form.addEventListener("change", count);
+    form.addEventListener("input", (event) => {
+        if (event.target.matches("[data-search]")) return;
+        window.clearTimeout(counting);
+        counting = window.setTimeout(count, WAIT);
     });
-    search.addEventListener("input", () => {
-        window.clearTimeout(timer);
-        timer = window.setTimeout(find, WAIT);
-    });
-    search.addEventListener("keydown", (event) => {
-        if (event.key !== "Enter") return;
-        event.preventDefault(); // not the next step
-        find();
-    });
-    document.getElementById("search-button").hidden = true; // it searches by itself
     count();
 })();

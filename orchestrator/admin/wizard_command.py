@@ -1,27 +1,18 @@
-"""The two forms of the run wizard: which devices, and what to run."""
+"""What to run: the form of the run wizard's second step."""
 
-import uuid
 from typing import Any, Final
 
 from django import forms
-from unfold.widgets import INPUT_CLASSES, UnfoldAdminSelectWidget
+from unfold.widgets import INPUT_CLASSES
 
-from orchestrator.access import Access, Right
 from orchestrator.admin.drafts import Draft
 from orchestrator.exceptions import InvalidFieldError
-from orchestrator.models import CommandType, DeviceGroup, Location, Organization
+from orchestrator.models import CommandType
 from orchestrator.models.mass_commands import LABEL_LENGTH, NOTES_LENGTH
 from orchestrator.playbooks import check_input, specification
-from orchestrator.targeting import TargetFilter
 
-SHOWN_PICKS: Final = 200  # picked devices that are listed one by one
 _INPUT: Final = " ".join(INPUT_CLASSES)
 
-SCOPES: Final = (
-    ("filter", "By organization, group or location"),
-    ("devices", "Picked devices"),
-    ("all", "All devices"),
-)
 TYPE_HELP: Final = {
     CommandType.CUSTOM: "One command line, run on each device as it would be typed there.",
     CommandType.CHANGE_PASSWORD: "Sets a login password. The stored credential of a device follows when it was "
@@ -38,66 +29,6 @@ _HELP: Final = {
     "command": "Nothing in it is a template: it reaches the devices letter by letter.",
     "username": "Left blank: the user that the service logs in as.",
 }
-
-
-def _row_field(rows: Any, label: str) -> "forms.ModelChoiceField[Any]":
-    widget = UnfoldAdminSelectWidget()
-    return forms.ModelChoiceField(rows, label=label, required=False, empty_label="Any", widget=widget)
-
-
-class TargetsForm(forms.Form):
-    """The devices: by a filter, picked one by one, or all of them (superusers)."""
-
-    scope = forms.ChoiceField(choices=SCOPES, widget=forms.RadioSelect, label="Which devices")
-
-    def __init__(self, *args: Any, access: Access, picked: tuple[uuid.UUID, ...] = (), **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.picked = picked
-        if not access.everything:
-            self.fields["scope"].choices = SCOPES[:2]  # type: ignore[attr-defined]
-        own = access.organizations(Right.RUN)
-        organizations = Organization.objects.all() if access.everything else Organization.objects.filter(pk__in=own)
-        parts = {"group": DeviceGroup.objects.all(), "location": Location.objects.all()}
-        self.fields["organization"] = _row_field(organizations, "Organization")
-        for name, rows in parts.items():
-            chosen = rows if access.everything else rows.filter(organization__in=own)
-            self.fields[name] = _row_field(chosen.select_related("organization"), name.capitalize())
-            self.fields[name].label_from_instance = _with_organization if len(own) != 1 else str  # type: ignore[attr-defined]
-
-    def picks(self) -> tuple[uuid.UUID, ...]:
-        """The picked devices: those ticked, and those of the draft that are too many to list."""
-        kept = self.picked if self.data.get("keep_picked") else ()
-        return tuple(dict.fromkeys((*kept, *uuids(self.data.getlist("devices")))))  # type: ignore[attr-defined]
-
-    def target_filter(self) -> TargetFilter:
-        """What the form says.  Fields of another scope count for nothing."""
-        scope, values = self.cleaned_data["scope"], self.cleaned_data
-        if scope == "all":
-            return TargetFilter(all_devices=True)
-        if scope == "devices":
-            return TargetFilter(devices=self.picks())
-        given = {name: values[name].pk for name in ("organization", "group", "location") if values.get(name)}
-        return TargetFilter(**given)
-
-    def refuse(self, error: InvalidFieldError) -> None:
-        """Show an error of the targeting at the field it belongs to."""
-        self.add_error(
-            error.field if error.field in {"organization", "group", "location"} else None, str(error.message)
-        )
-
-
-def _with_organization(row: Any) -> str:
-    return f"{row.name} ({row.organization.name})"
-
-
-def uuids(texts: list[str]) -> list[uuid.UUID]:
-    found = []
-    for text in texts:
-        try:
-            found.append(uuid.UUID(text))
-        except ValueError:
-            continue  # not one of our checkboxes
-    return found
 
 
 class CommandForm(forms.Form):
