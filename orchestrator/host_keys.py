@@ -11,9 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from django.conf import settings
+from django.db import transaction
 
+from orchestrator import audit
 from orchestrator.exceptions import DeviceUnreachableError
-from orchestrator.models import Device
+from orchestrator.models import AuditAction, Device
 
 log = logging.getLogger(__name__)
 
@@ -53,9 +55,13 @@ def pin_unknown(devices: Sequence[Device]) -> None:
     """Scan and pin the keys of devices that have none; those that don't answer stay without."""
     for device, key in zip(devices, scan_all(devices), strict=True):
         # guarded: a key that a person has pinned meanwhile is not replaced
-        if key and Device.objects.filter(pk=device.pk, host_key="").update(host_key=key):
+        with transaction.atomic():
+            if not key or not Device.objects.filter(pk=device.pk, host_key="").update(host_key=key):
+                continue
             device.host_key = key
-            log.info("Pinned the first host key seen of device %s: %s", device.pk, device.fingerprint)
+            details = {"pinned": device.fingerprint, "because": "first key seen"}
+            audit.record(AuditAction.DEVICE_ENROL, about=device, details=details)
+        log.info("Pinned the first host key seen of device %s: %s", device.pk, device.fingerprint)
 
 
 def _scan_or_nothing(device: Device) -> str:

@@ -13,7 +13,7 @@ from typing import Final
 
 from django.conf import settings
 
-from orchestrator import planning, runner
+from orchestrator import origin, planning, runner
 from orchestrator.events import HostEvent
 from orchestrator.exceptions import OrchestratorError
 from orchestrator.journal import Journal
@@ -30,6 +30,11 @@ _REFUSED: Final = frozenset({"auth", "key"})  # codes after which another creden
 
 def run_slice(slice_id: str, attempt: int) -> None:
     """Carry out one slice; ``attempt`` is the delivery that this job belongs to."""
+    with origin.through(origin.Door.WORKER):
+        _run_slice(slice_id, attempt)
+
+
+def _run_slice(slice_id: str, attempt: int) -> None:
     pk = uuid.UUID(slice_id)
     worker = f"{socket.gethostname()}:{os.getpid()}"
     lease = Slice.objects.take(pk, attempt=attempt, worker=worker, seconds=settings.LEASE_SECONDS)

@@ -14,7 +14,7 @@ from django.conf import settings
 from django.utils import timezone
 from redis.exceptions import RedisError
 
-from orchestrator import dispatch, journal
+from orchestrator import dispatch, journal, origin
 from orchestrator.exceptions import SecretUnreadableError
 from orchestrator.journal import Assignment
 from orchestrator.locking import defer
@@ -53,7 +53,8 @@ def reap() -> None:
         lease = uuid.uuid4()
         if Slice.objects.seize(slice_.pk, old=slice_.lease, new=lease, seconds=settings.LEASE_SECONDS):
             slice_.refresh_from_db()
-            _end_for(slice_, lease)
+            with origin.through(origin.Door.WORKER):  # in the place of the dead one
+                _end_for(slice_, lease)
 
 
 def _is_ours(slice_: Slice) -> bool:

@@ -8,11 +8,13 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from orchestrator.models import Command, MassCommand, Organization
+from orchestrator import audit
+from orchestrator.models import AuditAction, AuditEntry, Command, MassCommand, Organization
 from orchestrator.states import FINISHED, RUN_ACTIVE, RUN_FINISHED
 
 log = logging.getLogger(__name__)
 
+LEAST_AUDIT_DAYS: Final = 30  # whoever did something can't make it forgotten the next day
 _BATCH: Final = 1_000  # rows in one transaction: short ones, so that runs go on beside it
 
 
@@ -27,12 +29,43 @@ def delete_old(*, system_days: int | None = None, now: datetime | None = None) -
         before = moment - timedelta(days=organization.keep_days or 0)
         rows = Command.objects.filter(organization=organization, **_ended(before, FINISHED))
         # A finished row of a run that goes on stays: the run's counters are about it.
-        deleted += _delete(rows.exclude(mass_command__status__in=sorted(RUN_ACTIVE)))
-        deleted += _delete(MassCommand.objects.filter(organization=organization, **_ended(before, RUN_FINISHED)))
+        results = _delete(rows.exclude(mass_command__status__in=sorted(RUN_ACTIVE)))
+        runs = _delete(MassCommand.objects.filter(organization=organization, **_ended(before, RUN_FINISHED)))
+        _tell(organization, before, runs=runs, results=results)
+        deleted += results + runs
     if system_days is not None:
         before = moment - timedelta(days=system_days)
-        deleted += _delete(MassCommand.objects.filter(organization=None, **_ended(before, RUN_FINISHED)))
+        runs = _delete(MassCommand.objects.filter(organization=None, **_ended(before, RUN_FINISHED)))
+        _tell(None, before, runs=runs)
+        deleted += runs
     return deleted
+
+
+def delete_old_entries(*, days: int, now: datetime | None = None) -> int:
+    """Delete audit entries older than this; how many.  An entry says so first: the database lets go no others.
+
+    Raises:
+        ValueError: these are fewer days than entries must be kept.
+    """
+    if days < LEAST_AUDIT_DAYS:
+        raise ValueError(f"Audit entries are kept for {LEAST_AUDIT_DAYS} days at least.")
+    before = (now or timezone.now()) - timedelta(days=days)
+    old = AuditEntry.objects.filter(at__lt=before)
+    if not (number := old.count()):
+        return 0
+    details = {"before": before, "days": days, "count": number}
+    audit.record(AuditAction.AUDIT_DELETE, details=details, removed_before=before)
+    total = 0
+    while batch := list(old.order_by("at").values_list("pk", flat=True)[:_BATCH]):
+        with transaction.atomic():
+            total += AuditEntry.objects.filter(pk__in=batch)._raw_delete(AuditEntry.objects.db)
+    return total
+
+
+def _tell(organization: Organization | None, before: datetime, **numbers: int) -> None:
+    if any(numbers.values()):
+        about = organization or audit.Subject("run")
+        audit.record(AuditAction.RETENTION, about=about, details={"before": before, **numbers})
 
 
 def _ended(before: datetime, statuses: frozenset[str]) -> dict[str, object]:

@@ -9,13 +9,15 @@ import logging
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from django.db.models import F
 from django.utils import timezone
 
+from orchestrator import audit
 from orchestrator.exceptions import SecretUnreadableError
-from orchestrator.models import Credential, DeviceCredential, Source
+from orchestrator.models import AuditAction, Credential, Device, DeviceCredential, Source
+from orchestrator.secrets import MASK
 
 log = logging.getLogger(__name__)
 
@@ -40,31 +42,43 @@ def follow(change: PasswordChange, *, logins: Mapping[uuid.UUID, str], certain: 
     With ``certain=False`` (a run that was cut: the device may have either password) the new credential is put
     behind the old one, and both are tried.  Call it in the transaction that records the results.
     """
-    links = DeviceCredential.objects.select_related("credential", "device").filter(
+    moved: dict[uuid.UUID, Device] = {}
+    links = DeviceCredential.objects.select_related("credential__organization", "device__organization").filter(
         device__in=logins, credential__has_password=True
     )
     for link in links.order_by("-position"):  # last first: what is put in moves only what was looked at already
         if link.credential.username != (change.username or logins[link.device_id]):
             continue
         try:
-            _follow(link, change, certain=certain)
+            if _follow(link, change, certain=certain):
+                moved[link.device_id] = link.device
         except SecretUnreadableError:  # nobody has logged in with it, and the results of the others must be kept
             log.exception("Credential %s can't follow a password change", link.credential_id)
+    details = _why(change) | {"credentials": "follow the new password" if certain else "old and new password are tried"}
+    audit.record_each(AuditAction.DEVICE_CHANGE, actor=None, rows=moved.values(), details=details)
 
 
-def _follow(link: DeviceCredential, change: PasswordChange, *, certain: bool) -> None:
+def _why(change: PasswordChange) -> dict[str, Any]:
+    return {"run": str(change.run)}
+
+
+def _follow(link: DeviceCredential, change: PasswordChange, *, certain: bool) -> bool:
+    """Whether the device has another credential row from now on."""
     if link.credential.source != Source.STORED:  # nobody writes into an external store: the new one goes beside it
         _put_beside(link, _clone(link.credential, change), before=certain)
-        return
+        return True
     if certain and not _is_shared(link, change):
         _set_password(link.credential, change.password)
         link.credential.save(update_fields=("sealed", "has_password", "modified"))
-        return
+        changes = {"changes": {"password": [MASK, MASK]}}
+        audit.record(AuditAction.CREDENTIAL_CHANGE, about=link.credential, details=_why(change) | changes)
+        return False
     clone = _clone(link.credential, change)
     if certain:
         DeviceCredential.objects.filter(pk=link.pk).update(credential=clone)
-        return
+        return True
     _put_beside(link, clone, before=False)
+    return True
 
 
 def _put_beside(link: DeviceCredential, clone: Credential, *, before: bool) -> None:
@@ -99,4 +113,5 @@ def _clone(credential: Credential, change: PasswordChange) -> Credential:
     clone.set_secrets(credential.secrets())
     _set_password(clone, change.password)
     clone.save(force_insert=True)
+    audit.record(AuditAction.CREDENTIAL_CREATE, about=clone, details=_why(change) | {"instead_of": credential.name})
     return clone

@@ -13,7 +13,7 @@ from croniter import croniter
 from django.db import IntegrityError
 from django.utils import timezone
 
-from orchestrator import actions
+from orchestrator import actions, origin
 from orchestrator.exceptions import OrchestratorError
 from orchestrator.models import MassCommand, Overlap, Schedule
 from orchestrator.pacing import Controls
@@ -58,7 +58,8 @@ def _start(schedule: Schedule) -> str | None:
     if schedule.created_by is None:
         return "Its owner was deleted, so nobody's rights apply."
     try:
-        actions.launch(actor=schedule.created_by, request=_request(schedule))
+        with origin.through(origin.Door.SCHEDULER):
+            actions.launch(actor=schedule.created_by, request=_request(schedule))
     except IntegrityError:
         return "Another process has started this occurrence."
     except OrchestratorError as error:

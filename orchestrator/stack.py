@@ -232,7 +232,14 @@ def web_program(listener: socket.socket) -> Program:
     # WhiteNoise's files are small: that Django reads them whole, to send them from ASGI, needs no warning.
     argv = [sys.executable, "-W", "ignore:StreamingHttpResponse must consume synchronous iterators:Warning"]
     argv += ["-m", "uvicorn", "orchestrator.asgi:application", "--fd", str(listener.fileno())]
-    argv += ["--lifespan", "off", "--no-server-header", "--timeout-graceful-shutdown", str(int(WEB_GRACE) - 1)]
+    argv += [
+        "--lifespan",
+        "off",
+        "--no-server-header",
+        "--no-proxy-headers",
+        "--timeout-graceful-shutdown",
+        str(int(WEB_GRACE) - 1),
+    ]
     return Program(name="web", argv=tuple(argv), grace=WEB_GRACE, pass_fds=(listener.fileno(),))
 
 

@@ -5,7 +5,7 @@ from django.urls import include, path
 from django.views.generic import RedirectView
 
 from orchestrator import health
-from orchestrator.admin import queue
+from orchestrator.admin import queue, sign_in
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
@@ -13,6 +13,7 @@ urlpatterns = [
     path("readyz", health.ready, name="readyz"),
     path("api/v1/", include("orchestrator.api.urls")),
     path("admin/django-rq/", include(queue.addresses())),
+    path("admin/", include(sign_in.addresses())),
     path("admin/", admin.site.urls),
 ]
 

@@ -35,6 +35,15 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
+    """Without the triggers that guard the audit log: tests empty all tables.  Its own tests put them back."""
+    from tests import audit_triggers
+
+    with django_db_blocker.unblock():
+        audit_triggers.take_away()
+
+
 @pytest.fixture
 def api(client: Any) -> Callable[..., Any]:
     """``api(user)`` is a client of DRF's that acts as this user; ``api()`` is anonymous."""

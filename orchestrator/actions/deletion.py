@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from django.db import transaction
 from django.db.models import Exists, OuterRef
 
+from orchestrator import audit
 from orchestrator.access import Access, Right
 from orchestrator.exceptions import NotPermittedError, StillActiveError
-from orchestrator.models import Command, MassCommand, Organization, User
+from orchestrator.models import AuditAction, Command, MassCommand, Organization, User
 from orchestrator.states import RUN_FINISHED
 
 
@@ -27,6 +28,10 @@ def delete(*, actor: User, run: MassCommand) -> None:
         if locked.status not in RUN_FINISHED:
             raise StillActiveError
         Command.objects.filter(mass_command=locked).update(input=locked.input, mass_command=None, slice=None)
+        details = {
+            "type": locked.type, "status": locked.status, "device_count": locked.device_count, "created": locked.created
+        }  # fmt: skip
+        audit.record(AuditAction.RUN_DELETE, actor=actor, about=locked, details=details)
         locked.delete()
 
 
@@ -55,4 +60,5 @@ def delete_organization(*, actor: User, organization: Organization) -> None:
             return
         if busy_organizations([locked]):
             raise StillActiveError("A mass command goes on in this organization. Wait for its end, or cancel it first.")
+        audit.deleted(locked, actor=actor)
         locked.delete()

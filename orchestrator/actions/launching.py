@@ -11,6 +11,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.utils import timezone
 
+from orchestrator import audit
 from orchestrator.access import Access
 from orchestrator.actions.permission import permit_control
 from orchestrator.exceptions import (
@@ -23,6 +24,7 @@ from orchestrator.exceptions import (
     TargetsChangedError,
 )
 from orchestrator.models import (
+    AuditAction,
     Command,
     IdempotencyKey,
     MassCommand,
@@ -149,7 +151,23 @@ def _create(actor: User, request: LaunchRequest, once: Once | None) -> MassComma
         _pace(run, request.controls, eligible)
         if not eligible:
             MassCommand.objects.finish_if_done(run.pk)
+        _tell(actor, run)
     return run
+
+
+def _tell(actor: User, run: MassCommand) -> None:
+    """The audit entry of a launch: what, on which targets, how paced; the input as it may be shown."""
+    details = {
+        "type": run.type, "input": run.input, "targets": run.targets, "device_count": run.device_count,
+        "skipped_count": run.skipped_count, "digest": run.digest, "controls": run.controls,
+    }  # fmt: skip
+    if run.parent:
+        details["retry_of"] = str(run.parent.pk)
+    if run.schedule:
+        details["schedule"] = run.schedule.name
+    audit.record(
+        AuditAction.RUN_RETRY if run.parent else AuditAction.RUN_LAUNCH, actor=actor, about=run, details=details
+    )
 
 
 def _pace(run: MassCommand, controls: Controls, eligible: int) -> None:

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied, ValidationError
+from django.db import transaction
 from django.db.models import OuterRef, Q, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
@@ -14,7 +15,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from unfold.decorators import display
 
-from orchestrator import actions
+from orchestrator import actions, audit
 from orchestrator.access import Right
 from orchestrator.admin.labels import COMMAND_LABELS
 from orchestrator.admin.running import RunAction
@@ -29,7 +30,7 @@ from orchestrator.admin.scoped import (
 )
 from orchestrator.admin.tags import TagsField
 from orchestrator.exceptions import DeviceUnreachableError, HostKeyChangedError, OrchestratorError
-from orchestrator.models import Command, Device, DeviceCredential
+from orchestrator.models import AuditAction, Command, Device, DeviceCredential
 
 _ENROL_AT_ONCE: Final = 200  # devices
 _ENROL_TIME: Final = 45.0  # seconds that a page may take; one that doesn't answer takes some
@@ -196,8 +197,13 @@ class DeviceAdmin(RunAction, OrganizationScopedAdmin):
         foreign = rows.count() - own.count()
         word = "activated" if active else "deactivated"
         changing = Device.objects.filter(pk__in=list(own.exclude(is_active=active).values_list("pk", flat=True)))
-        log_changes(request, changing, f"{word.capitalize()}.")
-        changed = changing.update(is_active=active, modified=timezone.now())
+        actor: Any = request.user
+        with transaction.atomic():
+            log_changes(request, changing, f"{word.capitalize()}.")
+            details = {"changes": {"is_active": [not active, active]}}
+            rows_changed = changing.select_related("organization")
+            audit.record_each(AuditAction.DEVICE_CHANGE, actor=actor, rows=rows_changed, details=details)
+            changed = changing.update(is_active=active, modified=timezone.now())
         messages.success(request, f"{changed:,} of {own.count() :,} devices {word}; the others were so already."
                          if changed != own.count() else f"{changed:,} devices {word}.")  # fmt: skip
         if foreign:

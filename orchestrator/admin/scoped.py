@@ -12,11 +12,12 @@ from django.contrib.admin import ModelAdmin as BaseAdmin
 from django.contrib.admin import RelatedFieldListFilter
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.admin.options import ActionLocation
-from django.db import models
+from django.db import models, transaction
 from django.http import Http404, HttpRequest
 
+from orchestrator import audit
 from orchestrator.access import Access, Right
-from orchestrator.models import Organization
+from orchestrator.models import Membership, Organization
 
 if TYPE_CHECKING:  # unfold has no types; its classes are Django's with other templates
     from django.contrib import admin
@@ -41,7 +42,59 @@ _CHOICES: Final = 200  # of a filter beside a list; more are found by the search
 
 
 class UnfoldAdmin(_ModelAdmin):
-    """unfold's pages for a model."""
+    """unfold's pages for a model; what they change is written to the audit log, in the same transaction."""
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        """Save, and remember what was there before."""
+        if change:
+            request._audit_before = audit.snapshot(  # type: ignore[attr-defined]
+                self.model._default_manager.get(pk=obj.pk)
+            )
+        super().save_model(request, obj, form, change)
+
+    def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
+        """Save the rows within the page; roles have entries of their own."""
+        if formset.model is not Membership:
+            super().save_formset(request, form, formset, change)
+            return
+        actor: Any = request.user
+        before = {row.pk: audit.snapshot(row) for row in Membership.objects.filter(pk__in=formset.get_queryset())}
+        for gone in formset.deleted_forms:
+            if gone.instance.pk in before:
+                audit.deleted(gone.instance, actor=actor)
+        super().save_formset(request, form, formset, change)
+        for row in formset.new_objects:
+            audit.created(row, actor=actor)
+        for row, _ in formset.changed_objects:
+            audit.changed(row, actor=actor, before=before[row.pk])
+
+    def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:
+        """In the row's history, and in the audit log."""
+        actor: Any = request.user
+        audit.created(obj, actor=actor)
+        return super().log_addition(request, obj, message)
+
+    def log_change(self, request: HttpRequest, obj: Any, message: Any) -> Any:
+        """In the row's history, and in the audit log what has changed."""
+        actor: Any = request.user
+        if before := request.__dict__.pop("_audit_before", None):
+            audit.changed(obj, actor=actor, before=before)
+        return super().log_change(request, obj, message)
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        """Delete one row."""
+        actor: Any = request.user
+        with transaction.atomic():
+            audit.deleted(obj, actor=actor)
+            super().delete_model(request, obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
+        """Delete ticked rows."""
+        actor: Any = request.user
+        with transaction.atomic():
+            for row in queryset:
+                audit.deleted(row, actor=actor)
+            super().delete_queryset(request, queryset)
 
     def get_action_choices(
         self, request: HttpRequest, default_choices: Any = None, action_location: Any = ActionLocation.CHANGE_LIST

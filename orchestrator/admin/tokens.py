@@ -1,7 +1,7 @@
 """API tokens: everybody sees and revokes their own, superusers all.  They are made over the API."""
 
 import uuid
-from typing import Any
+from typing import Any, cast
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
@@ -15,7 +15,7 @@ from django.utils.html import format_html
 
 from orchestrator.actions import revoke_token
 from orchestrator.admin.scoped import UnfoldAdmin, access_of
-from orchestrator.models import Token
+from orchestrator.models import Token, User
 
 
 @admin.register(Token)
@@ -94,7 +94,7 @@ class TokenAdmin(UnfoldAdmin):
         token = get_object_or_404(self.get_queryset(request).select_related("user"), pk=pk)
         here = reverse("admin:orchestrator_token_changelist")
         if request.method == "POST":
-            revoke_token(token=token)
+            revoke_token(actor=cast("User", request.user), token=token)
             messages.success(request, f"The token {token} of {token.user} is revoked.")
             return HttpResponseRedirect(here)
         context = {

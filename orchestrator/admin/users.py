@@ -1,16 +1,18 @@
 """People and what they may do: users (for superusers), memberships (for administrators of an organization)."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group
+from django.db import transaction
 from django.forms.models import BaseModelForm
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
+from orchestrator import audit
 from orchestrator.access import Right
 from orchestrator.admin.scoped import UnfoldAdmin, UnfoldInline, access_of
 from orchestrator.models import Membership, Organization, User
@@ -111,6 +113,17 @@ class UserAdmin(Base):
         state = "Set." if user.has_usable_password() else "None: this user can't sign in with a password."
         address = reverse("admin:auth_user_password_change", args=[user.pk])
         return format_html('{} <a class="o-link" href="{}">Set a new password</a>', state, address)
+
+    def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> Any:  # noqa: A002 - Django's
+        """Set a password, or take it away."""
+        with transaction.atomic():
+            row = User.objects.filter(pk=id).first()
+            before = row and audit.snapshot(row)
+            response = super().user_change_password(request, id, form_url)
+            if row and before:
+                row.refresh_from_db()
+                audit.changed(row, actor=cast("User", request.user), before=before)
+        return response
 
     def _superuser(self, request: HttpRequest) -> bool:
         return access_of(request).everything

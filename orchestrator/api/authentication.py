@@ -8,6 +8,7 @@ from rest_framework.permissions import SAFE_METHODS
 from rest_framework.request import Request
 
 from orchestrator.models import Token, User
+from orchestrator.origin import by_token
 
 
 class BearerAuthentication(TokenAuthentication):  # type: ignore[misc]
@@ -45,6 +46,7 @@ class BearerAuthentication(TokenAuthentication):  # type: ignore[misc]
         user, _ = self.validate_user(row)
         user.token = row
         row.note_use()
+        by_token(row.prefix)
         return user, row
 
 

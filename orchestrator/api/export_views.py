@@ -16,12 +16,13 @@ from rest_framework import generics
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 
+from orchestrator import audit
 from orchestrator.access import Access, Right
 from orchestrator.api import filters
 from orchestrator.api.files import AsAsked, streamed
 from orchestrator.api.permissions import RolePermission, access_of, actor
 from orchestrator.exceptions import NotPermittedError
-from orchestrator.models import Command, MassCommand, User
+from orchestrator.models import AuditAction, Command, MassCommand, User
 
 _COLUMNS: Final = (
     "id", "mass_command", "organization", "device", "device_name", "type", "status", "reason", "rc", "stdout",
@@ -64,7 +65,11 @@ class RunExportView(generics.GenericAPIView[Command]):
         if kind not in _TYPES:
             raise ValidationError({"format": [f"Choose one of {', '.join(sorted(_TYPES))}."]})
         rows = self.filter_queryset(self.get_queryset())
-        chunks = _chunks(rows, actor(request), MassCommand.objects.only("organization_id").get(pk=pk))
+        run = MassCommand.objects.select_related("organization").get(pk=pk)
+        audit.record(
+            AuditAction.RUN_EXPORT, actor=actor(request), about=run, details={"filters": request.query_params.dict()}
+        )
+        chunks = _chunks(rows, actor(request), run)
         lines = _csv(chunks) if kind == "csv" else _ndjson(chunks)
         body = streamed(request, lines)
         headers = {

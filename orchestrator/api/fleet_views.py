@@ -10,7 +10,7 @@ from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from orchestrator import actions
+from orchestrator import actions, audit
 from orchestrator.api import filters
 from orchestrator.api.fields import StrictBooleanField, StrictSerializer
 from orchestrator.api.fleet_serializers import (
@@ -22,7 +22,7 @@ from orchestrator.api.fleet_serializers import (
 )
 from orchestrator.api.permissions import OrganizationPermission, RolePermission, access_of, actor
 from orchestrator.api.run_serializers import ErrorSerializer
-from orchestrator.models import Credential, Device, DeviceGroup, Location, Organization
+from orchestrator.models import Credential, Device, DeviceGroup, Location, Organization, User
 
 UUID_PATTERN = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 
@@ -41,24 +41,40 @@ class FleetViewSet(viewsets.ModelViewSet[Any]):
 
     def perform_create(self, serializer: serializers.BaseSerializer[Any]) -> None:
         """Save; two that race for one name are told so."""
-        save_named(serializer)
+        save_named(serializer, by=actor(self.request))
 
     def perform_update(self, serializer: serializers.BaseSerializer[Any]) -> None:
         """Save; two that race for one name are told so."""
-        save_named(serializer)
+        save_named(serializer, by=actor(self.request))
+
+    def perform_destroy(self, instance: Any) -> None:
+        """Delete."""
+        delete_named(instance, by=actor(self.request))
 
 
-def save_named(serializer: serializers.BaseSerializer[Any], field: str = "name") -> None:
-    """Save.
+def save_named(serializer: serializers.BaseSerializer[Any], field: str = "name", *, by: User) -> None:
+    """Save, and write down who did and what has changed.
 
     Raises:
         ValidationError: somebody else has taken the name since it was looked at.
     """
+    before = None if serializer.instance is None else audit.snapshot(serializer.instance)
     try:
         with transaction.atomic():
-            serializer.save()
+            row = serializer.save()
+            if before is None:
+                audit.created(row, actor=by)
+            else:
+                audit.changed(row, actor=by, before=before)
     except IntegrityError as error:
         raise ValidationError({field: ["Another one of this name was made at the same moment."]}) from error
+
+
+def delete_named(row: Any, *, by: User) -> None:
+    """Delete, and write down who did."""
+    with transaction.atomic():
+        audit.deleted(row, actor=by)
+        row.delete()
 
 
 class OrganizationViewSet(FleetViewSet):

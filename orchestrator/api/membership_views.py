@@ -11,7 +11,7 @@ from rest_framework.views import APIView
 
 from orchestrator.access import Access, Right
 from orchestrator.api import filters
-from orchestrator.api.fleet_views import UUID_PATTERN, save_named
+from orchestrator.api.fleet_views import UUID_PATTERN, delete_named, save_named
 from orchestrator.api.membership_serializers import MembershipSerializer, MeSerializer, UserSerializer
 from orchestrator.api.permissions import RolePermission, access_of, actor
 from orchestrator.exceptions import NotPermittedError
@@ -67,11 +67,11 @@ class UserViewSet(viewsets.ModelViewSet[User]):
 
     def perform_create(self, serializer: serializers.BaseSerializer[Any]) -> None:
         """Save; two that race for one name are told so."""
-        save_named(serializer, "username")
+        save_named(serializer, "username", by=actor(self.request))
 
     def perform_update(self, serializer: serializers.BaseSerializer[Any]) -> None:
         """Save; two that race for one name are told so."""
-        save_named(serializer, "username")
+        save_named(serializer, "username", by=actor(self.request))
 
     def perform_destroy(self, instance: User) -> None:
         """Delete; what the user started stays.
@@ -81,7 +81,7 @@ class UserViewSet(viewsets.ModelViewSet[User]):
         """
         if instance == actor(self.request):
             raise NotPermittedError("Nobody deletes themselves.")
-        instance.delete()
+        delete_named(instance, by=actor(self.request))
 
 
 class MeView(APIView):
@@ -113,4 +113,12 @@ class MembershipViewSet(viewsets.ModelViewSet[Membership]):
 
     def perform_create(self, serializer: serializers.BaseSerializer[Any]) -> None:
         """Save; two that race for one user are told so."""
-        save_named(serializer, "user")
+        save_named(serializer, "user", by=actor(self.request))
+
+    def perform_update(self, serializer: serializers.BaseSerializer[Any]) -> None:
+        """Save another role."""
+        save_named(serializer, "user", by=actor(self.request))
+
+    def perform_destroy(self, instance: Membership) -> None:
+        """Take the role away."""
+        delete_named(instance, by=actor(self.request))

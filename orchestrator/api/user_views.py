@@ -15,7 +15,7 @@ from rest_framework.response import Response
 from rest_framework.reverse import reverse
 from rest_framework.views import APIView
 
-from orchestrator import actions
+from orchestrator import actions, audit
 from orchestrator.api.authentication import BearerAuthentication, BrowserAuthentication
 from orchestrator.api.permissions import actor
 from orchestrator.api.run_serializers import ErrorSerializer
@@ -80,7 +80,7 @@ class TokenView(generics.ListAPIView[Token]):
         given = (SignInSerializer if signs_in else TokenRequestSerializer)(data=request.data)
         given.is_valid(raise_exception=True)
         user = self._signed_in(request, given.validated_data) if signs_in else actor(request)
-        token, text = actions.create_token(actor=user, request=given.token_request())
+        token, text = actions.create_token(actor=user, request=given.token_request(), signs_in=signs_in)
         shown = NewTokenSerializer(token, context={"text": text, "request": request}).data
         headers = {"Cache-Control": "no-store"}  # RFC 6749 section 5.1
         if not signs_in:
@@ -90,6 +90,7 @@ class TokenView(generics.ListAPIView[Token]):
     def _signed_in(self, request: Request, given: Mapping[str, Any]) -> User:
         user = authenticate(request._request, username=given["username"], password=given["password"])
         if not isinstance(user, User):
+            audit.sign_in_failed(given["username"])
             raise AuthenticationFailed(_WRONG)
         update_last_login(type(user), user)
         return user
@@ -97,7 +98,7 @@ class TokenView(generics.ListAPIView[Token]):
     @extend_schema(request=None, responses={204: None}, filters=False, operation_id="users_token_give_back")
     def delete(self, request: Request) -> Response:
         """Revoke the token that this request is made with."""
-        actions.revoke_token(token=cast("Token", request.auth))
+        actions.revoke_token(actor=actor(request), token=cast("Token", request.auth), signs_out=True)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
@@ -114,7 +115,7 @@ class TokenDetailView(APIView):
     @extend_schema(request=None, responses={204: None})
     def delete(self, request: Request, pk: Any) -> Response:
         """Revoke it: a program that uses it is signed out at once."""
-        actions.revoke_token(token=self._token(request, pk))
+        actions.revoke_token(actor=actor(request), token=self._token(request, pk))
         return Response(status=status.HTTP_204_NO_CONTENT)
 
     def _token(self, request: Request, pk: Any) -> Token:

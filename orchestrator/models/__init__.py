@@ -1,5 +1,6 @@
 """The rows: users, fleet, mass commands."""
 
+from orchestrator.models.audit import AuditAction, AuditEntry
 from orchestrator.models.fleet import (
     Credential,
     CredentialSecrets,
@@ -26,6 +27,8 @@ from orchestrator.models.tokens import Token
 from orchestrator.models.users import Membership, User
 
 __all__ = (
+    "AuditAction",
+    "AuditEntry",
     "Command",
     "CommandType",
     "Credential",

@@ -3,9 +3,10 @@
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import transaction
 
-from orchestrator import host_keys
-from orchestrator.models import Device
+from orchestrator import audit, host_keys
+from orchestrator.models import AuditAction, Device
 
 
 class Command(BaseCommand):
@@ -57,6 +58,10 @@ class Command(BaseCommand):
             return False
         if accept:
             # guarded: a key that a person has pinned meanwhile is not replaced
-            accept = bool(Device.objects.filter(pk=device.pk, host_key=device.host_key).update(host_key=key))
+            with transaction.atomic():
+                accept = bool(Device.objects.filter(pk=device.pk, host_key=device.host_key).update(host_key=key))
+                if accept:
+                    details = {"pinned": shown, "replaced": device.fingerprint}
+                    audit.record(AuditAction.DEVICE_ENROL, about=device, details=details)
         self.stdout.write(f"{where}: {shown}{', pinned now' if accept else ''}")
         return True

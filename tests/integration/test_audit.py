@@ -1,0 +1,264 @@
+"""The audit log: nothing that people do is missing from it, nothing of it can be changed, and no secret is in it."""
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import Error as DatabaseError
+from django.db import connection, transaction
+from django.test import Client, override_settings
+from django.urls import reverse
+from django.utils import timezone
+
+from orchestrator import audit, origin
+from orchestrator.access import Role
+from orchestrator.models import AuditEntry, Credential, Device, User
+from orchestrator.retention import delete_old_entries
+from tests import audit_triggers, factories
+from tests.integration.api_addresses import launch
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("outbox")]
+
+SECRETS = ("first-Secret-71", "second-Secret-72", "a-long-Password-77")
+
+
+@pytest.fixture
+def guarded() -> Iterator[None]:
+    """The triggers, as a migrated database has them."""
+    audit_triggers.put_in()
+    yield
+    audit_triggers.take_away()
+
+
+def entries(**fields: Any) -> list[tuple[str, str]]:
+    """Action and name of the object of each entry, in their order."""
+    rows = AuditEntry.objects.filter(**fields).order_by("at")
+    return [(row.action, row.object_name) for row in rows]
+
+
+def last(action: str) -> AuditEntry:
+    """The newest entry of an action."""
+    return AuditEntry.objects.filter(action=action).latest("at")
+
+
+@pytest.mark.database
+@pytest.mark.usefixtures("guarded")
+def test_the_database_refuses_to_change_or_delete_an_entry() -> None:
+    audit.record("run.launch", actor=factories.user())
+    for statement in ("UPDATE orchestrator_auditentry SET action = 'x'", "DELETE FROM orchestrator_auditentry"):
+        with pytest.raises(DatabaseError, match="never changed"), transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(statement)
+    assert AuditEntry.objects.count() == 1
+
+
+@pytest.mark.database
+@pytest.mark.usefixtures("guarded")
+def test_retention_alone_ends_the_time_of_entries_and_says_so() -> None:
+    now = timezone.now()
+    audit.record("run.launch", details={"number": "new"})
+    for days in (89, 91, 400):
+        AuditEntry(action="run.launch", at=now - timedelta(days=days), door="api").signed().save()
+    assert delete_old_entries(days=90) == 2
+    assert entries() == [("run.launch", ""), ("run.launch", ""), ("audit.delete", "")]
+    assert last("audit.delete").details["count"] == 2
+    assert delete_old_entries(days=90) == 0
+    with pytest.raises(DatabaseError, match="never changed"), transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("DELETE FROM orchestrator_auditentry")
+    with pytest.raises(ValueError, match="30 days"):
+        delete_old_entries(days=29)
+
+
+def test_the_models_refuse_as_well() -> None:
+    audit.record("run.launch")
+    entry, rows = AuditEntry.objects.get(), AuditEntry.objects.all()
+    for attempt in (entry.save, entry.delete, rows.delete, lambda: rows.update(action="x")):
+        with pytest.raises(TypeError, match="never changed"):
+            attempt()
+    with pytest.raises(TypeError, match="never changed"):
+        AuditEntry.objects.bulk_update([entry], ["action"])
+
+
+@pytest.mark.database
+def test_an_altered_entry_is_not_genuine() -> None:
+    audit.record("run.launch", actor=factories.user(), details={"n": 1.5, "big": 1e22, "list": [1, None, "ä"]})
+    assert AuditEntry.objects.get().is_genuine()
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE orchestrator_auditentry SET actor_name = 'somebody else'")
+    assert AuditEntry.objects.get().is_genuine() is False
+    with override_settings(SECRET_KEY_RING={"other": bytes(32)}):
+        assert AuditEntry.objects.get().is_genuine() is None
+
+
+def test_an_entry_stands_or_falls_with_its_change() -> None:
+    try:
+        with transaction.atomic():
+            audit.record("run.launch")
+            raise LookupError
+    except LookupError:
+        pass
+    assert not AuditEntry.objects.exists()
+
+
+def test_what_a_person_does_with_a_run_is_written_down(api: Any) -> None:
+    device = factories.device(host_key="ssh-ed25519 AAAA")
+    user = factories.user(organization=device.organization, role=Role.ADMINISTRATOR)
+    client = api(user)
+    body = {
+        "type": "change_password",
+        "input": {"password": SECRETS[0], "confirm_password": SECRETS[0]},
+        "label": "new passwords",
+    }
+    run = launch(client, devices=[str(device.pk)], **body)
+    for verb in ("pause", "resume", "cancel", "cancel"):
+        client.post(reverse(f"batch-command-{verb}", args=[run["id"]]))
+    client.post(
+        reverse("batch-command-retry", args=[run["id"]]),
+        {"statuses": ["cancelled"], "input": {"password": SECRETS[1], "confirm_password": SECRETS[1]}},
+    )
+    assert b"".join(client.get(reverse("batch-command-export", args=[run["id"]])))
+    client.delete(reverse("batch-command-detail", args=[run["id"]]))
+    verbs = ["launch", "pause", "resume", "cancel", "retry", "export", "delete"]
+    assert entries() == [(f"run.{verb}", "new passwords") for verb in verbs]
+    first = AuditEntry.objects.earliest("at")
+    assert (first.actor_id, first.actor_name) == (user.pk, user.username)
+    assert (first.organization_id, first.object_id) == (device.organization.pk, run["id"])
+    assert first.details["device_count"] == 1
+    assert first.details["input"]["password"] == "********"
+    assert last("run.retry").details["retry_of"] == run["id"]
+
+
+def test_no_secret_is_in_any_entry(api: Any) -> None:
+    organization = factories.organization()
+    client = api(factories.superuser())
+    made = client.post(
+        reverse("credential-list"), {"organization": str(organization.pk), "name": "root", "password": SECRETS[0]}
+    ).json()
+    client.patch(reverse("credential-detail", args=[made["id"]]), {"password": SECRETS[1]})
+    client.patch(reverse("credential-detail", args=[made["id"]]), {"password": SECRETS[1], "name": "admin"})
+    client.post(reverse("user-list"), {"username": "jo", "password": SECRETS[2]})
+    client.post(reverse("token"), {"username": "jo", "password": SECRETS[2]})
+    assert entries(object_type="credential") == [
+        ("credential.create", "root"), ("credential.change", "root"), ("credential.change", "admin")
+    ]  # fmt: skip
+    changes = [row.details.get("changes") for row in AuditEntry.objects.filter(object_type="credential").order_by("at")]
+    assert changes == [None, {"password": ["********", "********"]}, {"name": ["root", "admin"]}]
+    dump = json.dumps(list(AuditEntry.objects.values()), default=str)
+    stored = [Credential.objects.get().sealed, User.objects.get(username="jo").password]
+    assert not [secret for secret in (*SECRETS, *stored) if secret in dump]
+
+
+def test_an_entry_outlives_what_it_is_about(api: Any) -> None:
+    device = factories.device(name="attic", organization=factories.organization(name="North"))
+    admin = factories.user(username="jo", organization=device.organization, role=Role.ADMINISTRATOR)
+    api(admin).patch(reverse("device-detail", args=[device.pk]), {"host": "192.0.2.7", "tags": ["roof"]})
+    root = factories.superuser()
+    api(root).delete(reverse("user-detail", args=[admin.pk]))
+    api(root).delete(reverse("organization-detail", args=[device.organization.pk]))
+    assert not Device.objects.exists()
+    row = last("device.change")
+    assert (row.actor_name, row.object_name, row.organization_name) == ("jo", "attic", "North")
+    assert row.details["changes"] == {"host": ["127.0.0.1", "192.0.2.7"], "tags": [[], ["roof"]]}
+    assert entries()[1:] == [("user.delete", "jo"), ("organization.delete", "North")]
+
+
+def test_signing_in_and_out_is_written_down_with_where_from(client: Client) -> None:
+    user = factories.superuser(username="jo", password=SECRETS[0])
+    for password in ("wrong", SECRETS[0]):
+        client.post(
+            reverse("admin:login"), {"username": "jo", "password": password}, headers={"User-Agent": "firefox\n\x00"}
+        )
+    client.post(reverse("admin:password_change"), {"old_password": SECRETS[0], "new_password1": SECRETS[1],
+                                                   "new_password2": SECRETS[1]})  # fmt: skip
+    client.post(reverse("admin:logout"))
+    assert [action for action, _ in entries()] == [
+        "session.sign_in_failed", "session.sign_in", "user.change", "session.sign_out",
+    ]  # fmt: skip
+    failed, success = AuditEntry.objects.order_by("at")[:2]
+    assert (failed.actor_id, failed.actor_name, failed.object_id) == (None, "jo", str(user.pk))
+    assert (success.actor_id, success.door, success.address, success.user_agent) == (
+        user.pk, "admin", "127.0.0.1", "firefox",
+    )  # fmt: skip
+
+
+def test_the_api_writes_which_token_was_used(api: Any) -> None:
+    factories.superuser(username="jo", password=SECRETS[0])
+    client = api()
+    assert client.post(reverse("token"), {"username": "nobody\x07", "password": "x"}).status_code in (400, 401)
+    token = client.post(reverse("token"), {"username": "jo", "password": SECRETS[0]}).json()["token"]
+    client.credentials(HTTP_AUTHORIZATION=f"Bearer {token}")
+    client.post(reverse("organization-list"), {"name": "North"})
+    client.delete(reverse("token"))
+    assert last("organization.create").token == token[:8] == last("session.sign_in").details["token"]
+    assert last("session.sign_out").door == "api"
+    assert token not in json.dumps(list(AuditEntry.objects.values()), default=str)
+
+
+@pytest.mark.parametrize(
+    ("proxies", "forwarded", "address"),
+    [
+        (0, "203.0.113.9", "192.0.2.1"),
+        (1, "198.51.100.7, 203.0.113.9", "203.0.113.9"),
+        (2, "198.51.100.7, 203.0.113.9", "198.51.100.7"),
+        (1, "", "192.0.2.1"),
+        (1, "<script>", ""),
+        (1, "::ffff:203.0.113.9", "203.0.113.9"),
+    ],
+)
+def test_a_forwarded_address_is_believed_as_far_as_the_operator_said(
+    client: Client, settings: Any, proxies: int, forwarded: str, address: str
+) -> None:
+    settings.REST_FRAMEWORK = settings.REST_FRAMEWORK | {"NUM_PROXIES": proxies}
+    headers = {"X-Forwarded-For": forwarded} if forwarded else {}
+    client.post(reverse("admin:login"), {"username": "x", "password": "y"}, headers=headers, REMOTE_ADDR="192.0.2.1")
+    assert last("session.sign_in_failed").address == address
+
+
+def test_what_the_admin_changes_is_written_down(client: Client) -> None:
+    root = factories.superuser()
+    client.force_login(root)
+    organization = factories.organization(name="North")
+    group = factories.group(organization=organization, name="roofs")
+    member = factories.user(username="jo")
+    inline = {"memberships-TOTAL_FORMS": "1", "memberships-INITIAL_FORMS": "0", "memberships-0-user": str(member.pk),
+              "memberships-0-role": "viewer"}  # fmt: skip
+    address = reverse("admin:orchestrator_organization_change", args=[organization.pk])
+    client.post(address, {"name": "South", "is_active": "on", "every_type": "on", **inline})
+    client.post(reverse("admin:orchestrator_devicegroup_change", args=[group.pk]), {"name": "cellars"})
+    client.post(reverse("admin:orchestrator_devicegroup_delete", args=[group.pk]), {"post": "yes"})
+    new = {"username": "kim", "password1": SECRETS[2], "password2": SECRETS[2], "usable_password": "true",
+           "memberships-TOTAL_FORMS": "0", "memberships-INITIAL_FORMS": "0"}  # fmt: skip
+    client.post(reverse("admin:orchestrator_user_add"), new)
+    kim = User.objects.get(username="kim")
+    client.post(
+        reverse("admin:auth_user_password_change", args=[kim.pk]),
+        {"password1": SECRETS[1], "password2": SECRETS[1], "usable_password": "true"},
+    )
+    assert entries() == [
+        ("membership.create", "jo is viewer of South"), ("organization.change", "South"), ("group.change", "cellars"),
+        ("group.delete", "cellars"), ("user.create", "kim"), ("user.change", "kim"),
+    ]  # fmt: skip
+    assert last("organization.change").details == {"changes": {"name": ["North", "South"]}}
+    assert last("user.change").details == {"changes": {"password": ["********", "********"]}}
+    assert {row.actor_id for row in AuditEntry.objects.all()} == {root.pk}
+    assert {row.door for row in AuditEntry.objects.all()} == {"admin"}
+
+
+def test_doors_are_told_apart() -> None:
+    audit.record("run.launch")
+    with origin.through(origin.Door.SCHEDULER):
+        audit.record("run.launch")
+    assert [(row.door, bool(row.actor_name)) for row in AuditEntry.objects.order_by("at")] == [
+        ("cli", True), ("scheduler", False)
+    ]  # fmt: skip
+
+
+def test_a_user_of_one_organization_signs_in_under_the_eyes_of_its_administrators(api: Any) -> None:
+    organization = factories.organization()
+    user = factories.user(organization=organization, password=SECRETS[0])
+    api().post(reverse("token"), {"username": user.username, "password": SECRETS[0]})
+    assert last("session.sign_in").organization_id == organization.pk
+    user.memberships.create(organization=factories.organization(), role=Role.VIEWER)
+    api().post(reverse("token"), {"username": user.username, "password": "wrong"})
+    assert last("session.sign_in_failed").organization_id is None
