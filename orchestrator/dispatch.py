@@ -5,9 +5,14 @@ slice in again that has no pending job.
 """
 
 import logging
+import os
+import signal
+import time
 import uuid
 from collections.abc import Iterable
-from typing import Final
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
 import django_rq
 from redis.exceptions import RedisError
@@ -22,7 +27,9 @@ JOB: Final = "orchestrator.jobs.run_slice"  # by path: the web process never imp
 _JOB_TIMEOUT: Final = 86_400  # seconds; a run ends by its own deadline long before (SIGALRM hits at any bytecode)
 _KEEP_RESULT: Final = 3_600  # seconds, for the dashboard
 _KEEP_FAILURE: Final = 7 * 86_400  # seconds
-_PENDING: Final = frozenset({JobStatus.QUEUED, JobStatus.STARTED, JobStatus.DEFERRED, JobStatus.SCHEDULED})
+_BEGINNING: Final = timedelta(seconds=15)  # in which a job that was started has taken its slice
+_LOOK, _LOOK_AGAIN = 1.0, 30.0  # seconds between two looks whether the workers are drained; after one that failed
+_ASK: Final = signal.SIGUSR1  # from a worker that is asked to stop to its horse
 
 
 def job_id(slice_id: uuid.UUID, attempt: int) -> str:
@@ -53,7 +60,11 @@ def enqueue(slices: Iterable[tuple[uuid.UUID, int]]) -> bool:
 
 
 def pending(slices: Iterable[tuple[uuid.UUID, int]]) -> set[tuple[uuid.UUID, int]]:
-    """Those of the (slice id, attempt) pairs whose job waits or runs.
+    """Those of the (slice id, attempt) pairs whose job waits, or was started just now.
+
+    RQ's word alone is not enough: a worker that is killed between taking a job out of the list and starting it leaves
+    a job that says "queued" and is in no list, and one that is killed a moment later leaves one that is "started" for
+    long.
 
     Raises:
         RedisError: the queue can't be reached, so nothing is known.
@@ -61,7 +72,78 @@ def pending(slices: Iterable[tuple[uuid.UUID, int]]) -> set[tuple[uuid.UUID, int
     wanted = {job_id(*pair): pair for pair in slices}
     queue = django_rq.get_queue(QUEUE)
     jobs = Job.fetch_many(list(wanted), connection=queue.connection)
-    return {wanted[job.id] for job in jobs if job is not None and job.get_status(refresh=False) in _PENDING}
+    listed = set(queue.get_job_ids())  # after the jobs: what is taken out meanwhile is delivered once too often
+    return {wanted[job.id] for job in jobs if job is not None and (job.id in listed or _begins(job))}
+
+
+def _begins(job: Job) -> bool:
+    if job.get_status(refresh=False) != JobStatus.STARTED or job.started_at is None:
+        return False
+    since = job.started_at if job.started_at.tzinfo else job.started_at.replace(tzinfo=UTC)
+    return datetime.now(UTC) - since < _BEGINNING
+
+
+class SliceWorker(Worker):
+    """RQ's worker, whose horse hears that the worker was asked to stop: it then starts no more devices.
+
+    RQ's own lets the horse finish its job, which may be hours of devices that were not even contacted.
+    """
+
+    asked_to_stop = False  # of this process, whether it is the worker or its horse
+
+    def _install_signal_handlers(self) -> None:
+        super()._install_signal_handlers()  # type: ignore[no-untyped-call]
+        signal.signal(_ASK, _note)  # here already, so that a horse that was forked just now does not die of it
+
+    def setup_work_horse_signals(self) -> None:
+        """In the horse: a service manager may well ask every process of the service, and not the worker only."""
+        super().setup_work_horse_signals()  # type: ignore[no-untyped-call]
+        signal.signal(signal.SIGTERM, _note)
+
+    def fork_work_horse(self, job: Job, queue: Queue) -> None:
+        """Fork; who was asked to stop meanwhile had no horse to tell."""
+        super().fork_work_horse(job, queue)
+        if self._stop_requested:
+            self._tell_horse()
+
+    def handle_warm_shutdown_request(self) -> None:
+        """The first SIGTERM or SIGINT; a second one kills."""
+        super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
+        self._tell_horse()
+
+    def _tell_horse(self) -> None:
+        if self.horse_pid:
+            with suppress(ProcessLookupError):
+                os.kill(self.horse_pid, _ASK)
+
+
+def _note(*_: Any) -> None:
+    SliceWorker.asked_to_stop = True
+
+
+def may_start() -> bool:
+    """Whether this worker may start devices: it was not asked to stop, and the workers are not drained."""
+    return not (SliceWorker.asked_to_stop or _drain.on())
+
+
+class _Drain:
+    """Whether the workers are drained; asked for every now and then only, and seldom when the queue does not answer."""
+
+    def __init__(self) -> None:
+        self._on, self._due = False, 0.0
+
+    def on(self) -> bool:
+        """As it was a moment ago."""
+        if time.monotonic() >= self._due:
+            try:
+                self._on, pause = draining(), _LOOK
+            except (RedisError, OSError):
+                self._on, pause = False, _LOOK_AGAIN
+            self._due = time.monotonic() + pause
+        return self._on
+
+
+_drain = _Drain()
 
 
 def reachable() -> bool:

@@ -13,7 +13,7 @@ from typing import Final
 
 from django.conf import settings
 
-from orchestrator import origin, planning, runner
+from orchestrator import dispatch, origin, planning, runner
 from orchestrator.events import HostEvent
 from orchestrator.exceptions import OrchestratorError
 from orchestrator.journal import Journal
@@ -40,6 +40,10 @@ def _run_slice(slice_id: str, attempt: int) -> None:
     lease = Slice.objects.take(pk, attempt=attempt, worker=worker, seconds=settings.LEASE_SECONDS)
     if lease is None:
         log.info("Slice %s, attempt %d: taken or ended already, nothing to do", slice_id, attempt)
+        return
+    if not dispatch.may_start() and Slice.objects.hand_back(pk, lease=lease):
+        log.info("Slice %s goes back to the queue: this worker starts nothing more", slice_id)
+        dispatch.enqueue([(pk, attempt + 1)])
         return
     slice_ = Slice.objects.select_related("mass_command").get(pk=pk)
     MassCommand.objects.begin(slice_.mass_command_id)
@@ -75,11 +79,20 @@ def _carry_out(slice_: Slice, lease: uuid.UUID, change: PasswordChange | None) -
             outcome = runner.run(
                 plan.request(targets, ident=planning.round_ident(slice_, number)),
                 on_event=listener.hear,
-                orders=runner.Orders(stop=lambda: recorder.stop_requested, cancelled=lambda: recorder.cancelled_hosts),
+                orders=_orders(recorder, first=number == 0),
             )
             if outcome.ended != "completed":
                 return Ending(outcome.ended), outcome.detail
     return Ending.COMPLETED, ""
+
+
+def _orders(recorder: Recorder, *, first: bool) -> runner.Orders:
+    return runner.Orders(
+        stop=lambda: recorder.stop_requested,
+        cancelled=lambda: recorder.cancelled_hosts,
+        drain=lambda: first and not dispatch.may_start(),  # a later round is of devices that have had their turn
+        withdrawn=recorder.hand_back,
+    )
 
 
 def _held_up(slice_: Slice) -> Ending:

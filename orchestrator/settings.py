@@ -210,7 +210,7 @@ if REDIS_URL.startswith(("redis://", "rediss://")) and "socket_connect_timeout" 
     # A host that drops packets must not hang a request or a worker.
     REDIS_URL += ("&" if "?" in REDIS_URL else "?") + "socket_connect_timeout=5"  # seconds
 RQ_QUEUES = {"commands": {"URL": REDIS_URL, "DEFAULT_TIMEOUT": 86_400}}  # seconds; our own deadline comes first
-RQ = {"COMMIT_MODE": "on_db_commit"}
+RQ = {"COMMIT_MODE": "on_db_commit", "WORKER_CLASS": "orchestrator.dispatch.SliceWorker"}
 
 # What counts requests. The service goes on when it is dead, and does not wait for it.
 CACHES = {
