@@ -1,7 +1,7 @@
 # make demo     the whole story on a lab fleet of real SSH devices, through the REST API; stops all it started
 # make test     all tests, on SQLite, and those marked "database" again on a private PostgreSQL
 # make serve    the service, kept running: web, workers, recovery and a private queue (SERVE_ARGS="--port 8080")
-# make chaos    what dies at any moment, many rounds on many devices (CHAOS_ROUNDS=20 CHAOS_DEVICES=40)
+# make chaos    what dies at any moment, many rounds on many devices (CHAOS_ROUNDS=20 CHAOS_DEVICES=40, CHAOS_CANCELS=50)
 # make lint     every check that is not a test
 # make format   what the formatter and the linter can mend by themselves
 # make lock     newest versions into requirements*.txt, with hashes
@@ -33,10 +33,14 @@ test: dev-venv
 	$(BIN)/python -m tests.postgres $(BIN)/pytest -m database $(PYTEST_SPREAD) $(PYTEST_ARGS)
 
 chaos: export CHAOS_ROUNDS ?= 20
+chaos: export CHAOS_CANCELS ?= 50
 chaos: export CHAOS_DEVICES ?= 40
+chaos: export CHAOS_REPORT ?= $(CURDIR)/.cache/chaos.ndjson
 chaos: dev-venv
 	@scripts/install-packages demo
-	$(BIN)/pytest tests/chaos $(PYTEST_ARGS)
+	@mkdir -p $(dir $(CHAOS_REPORT)) && rm -f $(CHAOS_REPORT)
+	$(BIN)/pytest tests/chaos $(PYTEST_ARGS) || { $(BIN)/python -m tests.chaos $(CHAOS_REPORT); exit 1; }
+	@$(BIN)/python -m tests.chaos $(CHAOS_REPORT)
 
 serve: run-venv
 	@$(BIN)/python manage.py serve $(SERVE_ARGS)

@@ -84,28 +84,61 @@ def binaries() -> Path:
     raise NoPostgreSQL("No PostgreSQL server is installed (on Debian and Ubuntu: apt-get install -y postgresql).")
 
 
+class Server:
+    """A server in a directory of its own."""
+
+    def __init__(self, directory: Path, **settings: str) -> None:
+        """`settings` are PostgreSQL's, beside our own."""
+        self._programs, self._account, self._directory = binaries(), _Account.choose(), directory
+        os.chown(directory, self._account.uid, self._account.gid)  # and mode 0700: so that trust within is safe
+        _initialize(self._programs, self._account, directory)
+        self._argv = [str(self._programs / "postgres"), "-D", f"{directory}/data", "-k", str(directory)]
+        self._argv += [f"-c{key}={value}" for key, value in (SETTINGS | settings).items()]
+        self.url = f"postgresql://postgres@/{directory}/postgres"  # of an empty database whose owner may do anything
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        with (self._directory / "log").open("a") as log:
+            self._process = self._account.popen(self._argv, output=log.fileno())
+        _wait_until_ready(self._programs, self._directory, self._process)
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Stop it: SIGINT is a fast shutdown, which cuts open connections, SIGQUIT an immediate one."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(how)
+        try:
+            process.wait(STOP_LIMIT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    @property
+    def pid(self) -> int:
+        """Of the process whose children serve the connections."""
+        assert self._process is not None
+        return self._process.pid
+
+
+@contextlib.contextmanager
+def running(**settings: str) -> Iterator[Server]:
+    """A server, up."""
+    with tempfile.TemporaryDirectory(prefix="orchestrator-pg-") as name:
+        server = Server(Path(name), **settings)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+
+
 @contextlib.contextmanager
 def cluster() -> Iterator[str]:
     """Start a cluster; yields the DATABASE_URL of an empty database whose owner may do anything."""
-    programs, account = binaries(), _Account.choose()
-    with tempfile.TemporaryDirectory(prefix="orchestrator-pg-") as name:
-        directory = Path(name)
-        os.chown(directory, account.uid, account.gid)  # and mode 0700: so that trust within is safe
-        _initialize(programs, account, directory)
-        argv = [str(programs / "postgres"), "-D", f"{directory}/data", "-k", str(directory)]
-        argv += [f"-c{key}={value}" for key, value in SETTINGS.items()]
-        with (directory / "log").open("w") as log:
-            server = account.popen(argv, output=log.fileno())
-        try:
-            _wait_until_ready(programs, directory, server)
-            yield f"postgresql://postgres@/{directory}/postgres"
-        finally:
-            server.send_signal(signal.SIGINT)  # fast shutdown: open connections are cut
-            try:
-                server.wait(STOP_LIMIT)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
+    with running() as server:
+        yield server.url
 
 
 def _initialize(programs: Path, account: _Account, directory: Path) -> None:

@@ -1,11 +1,13 @@
 """Devices that count what they carry out, the service, and its processes."""
 
+import json
 import os
+import random
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,12 @@ from orchestrator.supervisor import descendants
 from tests.acceptance.service import Service, lab_directory, running
 
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "1"))
+CANCELS = int(os.environ.get("CHAOS_CANCELS", str(ROUNDS)))
 DEVICES = int(os.environ.get("CHAOS_DEVICES", "8"))
+REPORT = os.environ.get("CHAOS_REPORT", "")  # a file, for `python -m tests.chaos`: a line for each round
 RECOVERED = 60.0  # seconds after the kill in which every device must have ended
+EXECUTED = frozenset({"success", "failed", "lost"})  # what a device that has carried out its command may be
+SLICE, FORKS = (4, 3) if DEVICES <= 10 else (10, 8)  # devices wait for a fork in each slice
 
 
 @dataclass
@@ -30,7 +36,9 @@ class Fleet:
     service: Service
     lab: Lab
     ids: list[str]
+    counted: dict[int, dict[str, int]] = field(default_factory=dict)  # what was found after each round
     rounds: int = 0
+    lasts: float = 6.0  # seconds that a run takes which nobody disturbs
 
     def launch(self, *, work: str = "sleep 2", **controls: Any) -> str:
         """Start a run in which each device counts and then takes its time; the run's id."""
@@ -45,22 +53,50 @@ class Fleet:
         for name in self.lab.devices():
             rc, text = self.lab.exec(name, "cat", f"/root/count.{self.rounds}")
             found[name] = text.count("x") if rc == 0 else 0
+        self.counted[self.rounds] = found
         return found
+
+    def wait_for_a_moment(self) -> float:
+        """Let a part of a run's usual time pass; how many seconds it was."""
+        seconds = random.uniform(0.0, self.lasts)
+        time.sleep(seconds)
+        return seconds
 
 
 @contextmanager
 def counting(folder: Path, *, workers: int = 2, **environment: str) -> Iterator[Fleet]:
-    """Devices, and a service that notices death soon; skips the test where there can be no lab."""
+    """Devices, and a service that notices death soon; skips the test where there can be no lab.
+
+    In the end each device is looked at once more: nothing of any round may have started later.
+    """
     if missing := missing_requirements():
         pytest.skip("no lab here; missing: " + ", ".join(missing))
-    settings = {"ORCHESTRATOR_LEASE_SECONDS": "6", "ORCHESTRATOR_SLICE_SIZE": "4", "ORCHESTRATOR_FORKS": "3"}
+    settings = {
+        "ORCHESTRATOR_LEASE_SECONDS": "6", "ORCHESTRATOR_SLICE_SIZE": str(SLICE), "ORCHESTRATOR_FORKS": str(FORKS),
+        "ORCHESTRATOR_LAUNCH_RATE": "10000/min", "ORCHESTRATOR_SIGN_IN_RATE": "10000/min",
+    }  # fmt: skip
     with (
         Lab.start(directory=lab_directory(folder), openwrt=DEVICES, linux=0) as lab,
         running(folder / "service", workers=workers, **settings | environment) as service,
     ):
         organization = service.post("controller/organization/", {"name": "Chaos"})["id"]
         made = service.register(lab.devices(), organization=organization, password=DEFAULT_PASSWORD)
-        yield Fleet(service=service, lab=lab, ids=[device["id"] for device in made.values()])
+        fleet = Fleet(service=service, lab=lab, ids=[device["id"] for device in made.values()])
+        if ROUNDS > 1:
+            began = time.monotonic()
+            service.wait(fleet.launch())
+            fleet.lasts = time.monotonic() - began
+        yield fleet
+        check_once_more(fleet)
+
+
+def check_once_more(fleet: Fleet) -> None:
+    """What each device has counted in each round is still what it was after the round."""
+    for name in fleet.lab.devices():
+        _, text = fleet.lab.exec(name, "sh", "-c", "cd /root; for f in count.*; do echo $f $(grep -c x $f); done")
+        now = {int(file.removeprefix("count.")): int(number) for file, number in map(str.split, text.splitlines())}
+        for number, found in fleet.counted.items():
+            assert now.get(number, 0) == found[name], (name, number)
 
 
 def words(pid: int) -> str:
@@ -104,15 +140,17 @@ def kill(*pids: int) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def check(fleet: Fleet, run: Any) -> None:
+def check(fleet: Fleet, run: Any, *, executed: frozenset[str] = EXECUTED) -> None:
     """What must hold after each round."""
     executions = fleet.executions()
+    assert len(run["rows"]) == len(executions)
     for name, row in run["rows"].items():
         assert executions[name] <= 1, (name, executions[name], row)
         if row["status"] == "success":
             assert executions[name] == 1, row
         if executions[name]:
-            assert row["status"] in {"success", "failed", "lost", "cancelled"}, row
+            assert row["status"] in executed, row
+            assert "before" not in row["reason"], row  # the device was contacted
         assert row["reason"] or row["status"] == "success", row
 
 
@@ -125,3 +163,12 @@ def settle(fleet: Fleet, launched: str) -> Any:
         except fleet.service.broken:
             assert time.monotonic() < until
             time.sleep(0.5)
+
+
+def report(kind: str, *, seconds: float, run: Any, hit: bool = True) -> None:
+    """Write down a round that held: how long after the fault all had ended, and whether there was anything to hit."""
+    if REPORT:
+        counts = {status: number for status, number in run["counts"].items() if number}
+        line = {"kind": kind, "seconds": round(seconds, 2), "hit": hit, "counts": counts, "devices": DEVICES}
+        with Path(REPORT).open("a") as file:
+            file.write(json.dumps(line) + "\n")

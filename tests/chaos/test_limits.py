@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.fleet import ROUNDS, Fleet, check, counting, settle
+from tests.chaos.fleet import DEVICES, ROUNDS, Fleet, check, counting, settle
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(300)]
 
-LIMIT = 3
+LIMIT = 3 if DEVICES <= 10 else 12
 MARK = "sleep 1.375"  # what the devices run, and nothing else on this machine
 
 
