@@ -165,7 +165,7 @@ def worker_count() -> int:
 
 
 def drain(*, on: bool) -> None:
-    """Let the workers finish what they run and take nothing new, or go on.
+    """Let the workers finish the devices that they have started and begin nothing new, or go on.
 
     Raises:
         RedisError: the queue can't be reached.

@@ -1,4 +1,4 @@
-"""manage.py drain: let the workers finish and take nothing new, for maintenance."""
+"""manage.py drain: let the workers finish what they have started and begin nothing new, for maintenance."""
 
 import time
 from typing import Any, Final
@@ -14,7 +14,7 @@ _POLL: Final = 1.0  # seconds
 class Command(BaseCommand):
     """Drain, wait until nothing runs, or go on."""
 
-    help = "Lets workers finish the slices that they run and take no others; nothing that is queued is lost."
+    help = "Lets workers finish the devices that they have started; all others go back to the queue and wait there."
 
     def add_arguments(self, parser: CommandParser) -> None:
         """``--wait`` or ``--off``."""
@@ -27,7 +27,7 @@ class Command(BaseCommand):
         if options["off"]:
             self.stdout.write("The workers go on.")
             return
-        self.stdout.write("The workers take nothing new.")
+        self.stdout.write("The workers start nothing new.")
         while options["wait"] and (number := Slice.objects.filter(status="running").count()):
             self.stdout.write(f"{number} slices still run.")
             time.sleep(_POLL)
