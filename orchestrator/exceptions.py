@@ -119,6 +119,12 @@ class SecretLookupError(OrchestratorError):
     http_status = 502
 
 
+class InventoryUnreadableError(OrchestratorError):
+    """Ansible can't read this inventory."""
+
+    code = "inventory_unreadable"
+
+
 class SecretUnreadableError(OrchestratorError):
     """A stored secret can't be opened with the keys of this service. Is ORCHESTRATOR_SECRET_KEYS complete?"""
 

@@ -6,11 +6,15 @@ Each is one durable transaction, and what leaves the process happens on commit.
 from orchestrator.actions.control import cancel, pause, resume
 from orchestrator.actions.deletion import busy_organizations, delete, delete_organization
 from orchestrator.actions.enrolment import enrol
+from orchestrator.actions.importing import Change, ImportReport, Missing, import_devices
 from orchestrator.actions.launching import LaunchRequest, launch, launched, preview, retry
 from orchestrator.actions.tokens import TokenRequest, create_token, revoke_token
 
 __all__ = (
+    "Change",
+    "ImportReport",
     "LaunchRequest",
+    "Missing",
     "TokenRequest",
     "busy_organizations",
     "cancel",
@@ -18,6 +22,7 @@ __all__ = (
     "delete",
     "delete_organization",
     "enrol",
+    "import_devices",
     "launch",
     "launched",
     "pause",
