@@ -124,6 +124,13 @@ def record_each(
     _insert([_entry(action, actor, "", row, details) for row in rows])
 
 
+def record_all(
+    entries: Iterable[tuple[str, models.Model, Mapping[str, Any]]], *, actor: AbstractBaseUser | None
+) -> None:
+    """An entry for each (action, row, details): for what changes many rows at once."""
+    _insert([_entry(action, actor, "", row, details) for action, row, details in entries])
+
+
 def created(row: Any, *, actor: AbstractBaseUser | None) -> None:
     """Write that a row was made, with its values."""
     record(f"{kind_of(row)}.create", actor=actor, about=row, details={"values": snapshot(row).shown()})

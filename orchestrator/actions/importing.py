@@ -13,6 +13,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.utils import timezone
 
+from orchestrator import audit
 from orchestrator.access import Access, Right
 from orchestrator.adoption import Draft, Login
 from orchestrator.exceptions import InvalidFieldError, NotPermittedError, SecretUnreadableError
@@ -24,6 +25,7 @@ from orchestrator.models import (
     Location,
     Organization,
     Platform,
+    Source,
     User,
 )
 from orchestrator.models.addresses import validate_tags
@@ -101,6 +103,7 @@ def import_devices(
             plan.leave(missing, {draft.name for draft in drafts})
             if apply:
                 plan.write()
+                audit.record_all(plan.entries, actor=actor)
     except IntegrityError as error:
         raise InvalidFieldError("organization", "Somebody changed its fleet at the same moment. Try again.") from error
     plan.report.applied = apply
@@ -119,6 +122,7 @@ class _Plan:
         self.created: dict[type, list[Any]] = {model: [] for model in (Location, DeviceGroup, Credential, Device)}
         self.updated: list[Device] = []
         self.links: list[DeviceCredential] = []
+        self.entries: list[tuple[str, Any, dict[str, Any]]] = []  # of the audit log
         self.gone: dict[Missing, list[Device]] = {Missing.DEACTIVATE: [], Missing.DELETE: []}
 
     def read(self, drafts: Sequence[Draft]) -> None:
@@ -131,10 +135,10 @@ class _Plan:
         self.taken = {row.name for row in credentials}
         self.credentials: dict[Login, Credential] = {}
         if any(draft.login for draft in drafts):
-            for row in credentials:
+            for row in (row for row in credentials if row.source == Source.STORED):
                 with contextlib.suppress(SecretUnreadableError):  # can't be compared, and so is not used
                     self.credentials.setdefault(Login(row.username, row.secrets()), row)
-        rows = Device.objects.filter(**own).select_related("group", "location")
+        rows = Device.objects.filter(**own).select_related("organization", "group", "location")
         self.devices = {row.name: row for row in rows}
         self.linked: dict[Any, set[Any]] = {}
         links = DeviceCredential.objects.filter(device__organization=self.organization)
@@ -160,10 +164,16 @@ class _Plan:
         self.report.not_enrolled += not row.host_key
         if not existing:
             self.created[Device].append(row)
-            self._tell("create", "device", draft.name, [*details, *login])
+            values = {name: _plain(getattr(row, name)) for name in _COMPARED if getattr(row, name)}
+            self._tell("create", "device", row, [*details, *login], {"values": values})
         elif details or login:
             self.updated += [row] if details else []
-            self._tell("update", "device", draft.name, [*details, *login])
+            changes = {
+                name: [_plain(before[name]), _plain(getattr(row, name))]
+                for name in _COMPARED
+                if before[name] != getattr(row, name)
+            }
+            self._tell("update", "device", row, [*details, *login], {"changes": changes, "credentials": login})
         else:
             self.report.unchanged += 1
 
@@ -175,7 +185,8 @@ class _Plan:
             self.report.not_imported.append(name)
             if missing is Missing.DELETE or (missing is Missing.DEACTIVATE and row.is_active):
                 self.gone[missing].append(row)
-                self._tell(missing, "device", name, [])
+                gone = {} if missing is Missing.DELETE else {"changes": {"is_active": [True, False]}}
+                self._tell(missing, "device", row, [], gone)
 
     def write(self) -> None:
         """Change the database."""
@@ -198,7 +209,7 @@ class _Plan:
         if name not in known:
             known[name] = model(organization=self.organization, name=name)
             self.created[model].append(known[name])
-            self._tell("create", "location" if model is Location else "group", name, [])
+            self._tell("create", "location" if model is Location else "group", known[name], [], {})
         return known[name]
 
     def _tags(self, row: Device, draft: Draft) -> list[str]:
@@ -230,7 +241,8 @@ class _Plan:
             self.credentials[login] = row
             self.created[Credential].append(row)
             kinds = [kind for kind in ("password", "private_key", "become_password") if getattr(login.secrets, kind)]
-            self._tell("create", "credential", row.name, [f"user {login.username}, {', '.join(kinds)}"])
+            told = [f"user {login.username}, {', '.join(kinds)}"]
+            self._tell("create", "credential", row, told, {"values": {"username": login.username, "secrets": kinds}})
         return self.credentials[login]
 
     def _free_name(self, login: Login) -> str:
@@ -248,8 +260,14 @@ class _Plan:
             DeviceCredential.objects.filter(device__in=batch).update(position=F("position") + 1)
         DeviceCredential.objects.bulk_create(self.links, batch_size=_BATCH)
 
-    def _tell(self, verb: str, kind: str, name: str, details: Sequence[str]) -> None:
-        self.report.changes.append(Change(verb, kind, name, tuple(details)))
+    def _tell(self, verb: str, kind: str, row: Any, details: Sequence[str], audited: dict[str, Any]) -> None:
+        self.report.changes.append(Change(verb, kind, row.name, tuple(details)))
+        word = {"update": "change", "deactivate": "change"}.get(verb, verb)
+        self.entries.append((f"{kind}.{word}", row, {"by": "import", **audited}))
+
+
+def _plain(value: Any) -> Any:
+    return value if value is None or isinstance(value, list | int) else str(value)
 
 
 def _difference(name: str, before: Any, after: Any) -> str:

@@ -16,7 +16,7 @@ from orchestrator import actions, inventory_source
 from orchestrator.access import Role
 from orchestrator.adoption import Draft, Login, Rules, adopt
 from orchestrator.exceptions import InvalidFieldError, InventoryUnreadableError, NotPermittedError
-from orchestrator.models import Credential, CredentialSecrets, Device, DeviceGroup, Location, Organization
+from orchestrator.models import AuditEntry, Credential, CredentialSecrets, Device, DeviceGroup, Location, Organization
 from tests import factories
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -176,6 +176,13 @@ def test_what_the_inventory_does_not_say_stays(home: Organization) -> None:
     assert (row.host, row.port, row.group, row.location, row.tags, row.is_active) == (
         "192.0.2.2", 2222, group, place, ["x", "y"], False,
     )  # fmt: skip
+    entries = {entry.action: entry for entry in AuditEntry.objects.all()}
+    assert entries.keys() == {"credential.create", "device.change"}
+    assert entries["device.change"].details == {
+        "by": "import", "changes": {"host": ["192.0.2.1", "192.0.2.2"], "tags": [["x"], ["x", "y"]]},
+        "credentials": ['credential: "root (imported)" is tried first'],
+    }  # fmt: skip
+    assert "new-Secret" not in str(entries["credential.create"].details)
     imported = Credential.objects.get(name="root (imported)")
     assert list(row.device_credentials.values_list("credential", "position")) == [(imported.pk, 0), (own.pk, 1)]
 
@@ -212,6 +219,8 @@ def test_nothing_is_removed_unless_asked(home: Organization, missing: str, left:
         organization=home, drafts=[draft("b")], apply=True, missing=actions.Missing(missing)
     )
     assert report.not_imported == ["a"]
+    actions_of_a = AuditEntry.objects.filter(object_name="a").values_list("action", flat=True)
+    assert list(actions_of_a) == {"keep": [], "deactivate": ["device.change"], "delete": ["device.delete"]}[missing]
     assert dict(Device.objects.filter(organization=home).values_list("name", "is_active")) == left
     assert Device.objects.filter(name="foreign").exists()
 
