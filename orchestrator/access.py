@@ -29,6 +29,7 @@ class Right(enum.StrEnum):
 
     VIEW = "view"
     VIEW_ROLES = "view_roles"
+    VIEW_AUDIT = "view_audit"
     RUN = "run"
     MANAGE = "manage"
 
@@ -40,7 +41,7 @@ RIGHTS: Final = {
 }
 
 
-READING: Final = frozenset({Right.VIEW, Right.VIEW_ROLES})  # what a read-only token leaves
+READING: Final = frozenset({Right.VIEW, Right.VIEW_ROLES, Right.VIEW_AUDIT})  # what a read-only token leaves
 
 
 @dataclass(frozen=True, slots=True)

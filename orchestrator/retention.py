@@ -14,7 +14,7 @@ from orchestrator.states import FINISHED, RUN_ACTIVE, RUN_FINISHED
 
 log = logging.getLogger(__name__)
 
-LEAST_AUDIT_DAYS: Final = 30  # whoever did something can't make it forgotten the next day
+LEAST_AUDIT_DAYS: Final = 30  # as settings.py says of ORCHESTRATOR_AUDIT_DAYS
 _BATCH: Final = 1_000  # rows in one transaction: short ones, so that runs go on beside it
 
 

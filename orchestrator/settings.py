@@ -109,6 +109,9 @@ RUN_DIR = env.str("ORCHESTRATOR_RUN_DIR", default="/dev/shm" if os.access("/dev/
 PLAYBOOK_DIR = BASE_DIR / "playbooks"
 OFFLINE_RETRY_SECONDS = env.float("ORCHESTRATOR_OFFLINE_RETRY_SECONDS", default=60.0)  # doubles up to an hour
 LEASE_SECONDS = env.float("ORCHESTRATOR_LEASE_SECONDS", default=30.0)
+AUDIT_DAYS = env.int("ORCHESTRATOR_AUDIT_DAYS", default=0)
+if 0 < AUDIT_DAYS < 30:  # whoever did something can't make it forgotten the next day
+    raise ImproperlyConfigured("ORCHESTRATOR_AUDIT_DAYS is 30 at least, or 0: entries are kept for ever")
 PREVIEW_HOURS = env.int("ORCHESTRATOR_PREVIEW_HOURS", default=24)  # how long a preview can be launched by its digest
 
 # ---------------------------------------------------------------- external stores of secrets

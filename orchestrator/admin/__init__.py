@@ -6,6 +6,7 @@ Who may see and do what is access.py's word alone.  Importing this package regis
 from django.contrib import admin
 
 from orchestrator.admin import (  # noqa: F401 - each registers its pages
+    audit_log,
     commands,
     credentials,
     devices,

@@ -16,7 +16,8 @@ _MODELS: Final = (
         ("Locations", "location", "location_on"), ("Credentials", "credential", "key"),
         ("Organizations", "organization", "domain"),
     )),
-    ("Access", "", (("Users", "orchestrator_user", "group"), ("API tokens", "orchestrator_token", "vpn_key"))),
+    ("Access", "", (("Users", "orchestrator_user", "group"), ("API tokens", "orchestrator_token", "vpn_key"),
+                    ("Audit log", "orchestrator_auditentry", "policy"))),
 )  # fmt: skip
 
 

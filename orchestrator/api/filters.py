@@ -15,6 +15,8 @@ from rest_framework.views import APIView
 
 from orchestrator.access import Role
 from orchestrator.models import (
+    AuditAction,
+    AuditEntry,
     Command,
     CommandType,
     Credential,
@@ -25,6 +27,7 @@ from orchestrator.models import (
     Schedule,
     User,
 )
+from orchestrator.origin import Door
 from orchestrator.states import CommandStatus, RunStatus
 
 _BOOLEANS: Final = {"true": True, "false": False}
@@ -183,6 +186,26 @@ class ScheduleFilter(OwnedFilter):
 
     class Meta:
         model = Schedule
+        fields: tuple[str, ...] = ()
+
+
+class AuditFilter(filters.FilterSet):  # type: ignore[misc]
+    """``?action=run.launch&action=run.cancel&actor_name=jo&object=…&at_after=…&at_before=…``."""
+
+    action = filters.MultipleChoiceFilter(choices=AuditAction.choices)
+    organization = filters.UUIDFilter(field_name="organization_id")
+    actor = filters.UUIDFilter(field_name="actor_id")
+    actor_name = filters.CharFilter(lookup_expr="icontains")
+    object_type = filters.CharFilter()
+    object = filters.CharFilter(field_name="object_id")
+    object_name = filters.CharFilter(lookup_expr="icontains")
+    door = filters.MultipleChoiceFilter(choices=[(door.value, door.value) for door in Door])
+    address = filters.CharFilter()
+    at_after = MomentFilter(field_name="at", lookup_expr="gte")
+    at_before = MomentFilter(field_name="at", lookup_expr="lt")
+
+    class Meta:
+        model = AuditEntry
         fields: tuple[str, ...] = ()
 
 

@@ -5,6 +5,7 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from rest_framework.routers import SimpleRouter
 
 from orchestrator.api import (
+    audit_views,
     command_views,
     errors,
     export_views,
@@ -27,6 +28,7 @@ router.register("batch-command", run_views.MassCommandViewSet, basename="batch-c
 
 router.register("schedule", schedule_views.ScheduleViewSet, basename="schedule")
 router.register("membership", membership_views.MembershipViewSet, basename="membership")
+router.register("audit", audit_views.AuditViewSet, basename="audit")
 people = SimpleRouter()
 people.register("user", membership_views.UserViewSet, basename="user")
 
@@ -44,6 +46,7 @@ urlpatterns = [
     path("controller/device/inventory/", inventory_views.InventoryView.as_view(), name="device-inventory"),
     path("controller/device/known-hosts/", inventory_views.KnownHostsView.as_view(), name="device-known-hosts"),
     path("controller/device/<uuid:pk>/command/", command_views.DeviceCommandsView.as_view(), name="device-command"),
+    path("controller/audit/export/", audit_views.AuditExportView.as_view(), name="audit-export"),
     path("controller/", include(router.urls)),
     path("users/me/", membership_views.MeView.as_view(), name="user-me"),
     path("users/", include(people.urls)),

@@ -16,6 +16,8 @@ from django.core.serializers.json import DjangoJSONEncoder
 from django.db import models
 from django.utils import timezone
 
+from orchestrator.access import Access, Right
+
 NAME_LENGTH: Final = 256  # characters of a name; longer ones are cut
 
 
@@ -71,6 +73,10 @@ def _refuse() -> NoReturn:
 
 class AuditEntryQuerySet(models.QuerySet["AuditEntry"]):
     """Rows that are only ever added."""
+
+    def visible_to(self, access: Access) -> "AuditEntryQuerySet":
+        """Those of the organizations that the user administrates; with the whole system's for superusers."""
+        return self if access.everything else self.filter(organization_id__in=access.organizations(Right.VIEW_AUDIT))
 
     def update(self, **kwargs: Any) -> NoReturn:
         """Refused."""

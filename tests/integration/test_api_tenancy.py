@@ -8,7 +8,7 @@ from django.urls import URLPattern, get_resolver, reverse
 from django.utils import timezone
 
 from orchestrator.access import Role
-from orchestrator.models import Device, MassCommand, Organization, Schedule
+from orchestrator.models import AuditEntry, Device, MassCommand, Organization, Schedule
 from tests import factories
 from tests.integration.api_addresses import MISSING, UPTIME, finish, launch, with_token
 
@@ -52,6 +52,9 @@ TABLE: dict[str, dict[str, tuple[int, int, int, int]]] = {
         "delete": (204, 404, 404, 404),
     },
     "user-me": {"get": READ},
+    "audit-list": {"get": (200, 200, 403, 403)},
+    "audit-detail": {"get": (200, 200, 404, 404)},
+    "audit-export": {"get": (200, 200, 403, 403)},
 }  # fmt: skip
 KINDS = ("location", "group", "credential", "device")
 TABLE |= {f"{kind}-list": {"get": READ, "post": (201, 201, 403, 403)} for kind in KINDS}
@@ -102,7 +105,7 @@ CASES = [
     for method, statuses in methods.items()
     for role, status in zip(ROLES, statuses, strict=True)
 ]
-WITHOUT_ID = ("-list", "-confirmation", "user-me", "device-inventory", "device-known-hosts")
+WITHOUT_ID = ("-list", "-confirmation", "user-me", "device-inventory", "device-known-hosts", "audit-export")
 ADDRESSED = [case[:3] for case in CASES if not case[0].endswith(WITHOUT_ID)]
 
 
@@ -123,6 +126,7 @@ class World:
         self.run = MassCommand.objects.get(pk=run["id"])
         self.user = factories.user(organization=self.organization, role=Role.VIEWER)
         self.membership = self.user.memberships.get()
+        self.audit = AuditEntry.objects.get(object_id=run["id"])
         self.newcomer = factories.user()
         self.schedule = Schedule.objects.create(
             name="nightly", type="custom", input=UPTIME["input"], targets={"organization": str(self.organization.pk)},

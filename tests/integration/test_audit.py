@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.core.management import CommandError, call_command
 from django.db import Error as DatabaseError
 from django.db import connection, transaction
 from django.test import Client, override_settings
@@ -262,3 +263,110 @@ def test_a_user_of_one_organization_signs_in_under_the_eyes_of_its_administrator
     user.memberships.create(organization=factories.organization(), role=Role.VIEWER)
     api().post(reverse("token"), {"username": user.username, "password": "wrong"})
     assert last("session.sign_in_failed").organization_id is None
+
+
+def exported(reply: Any) -> list[dict[str, Any]]:
+    """The entries of a file."""
+    return [json.loads(line) for line in b"".join(reply.streaming_content).splitlines()]
+
+
+def test_administrators_see_and_export_the_entries_of_their_organization(api: Any) -> None:
+    north, south = (factories.organization(name=name) for name in ("North", "South"))
+    jo = factories.user(username="jo", organization=north, role=Role.ADMINISTRATOR)
+    for organization in (north, south):
+        audit.created(factories.group(organization=organization, name="roofs"), actor=jo)
+    audit.record("audit.delete")
+    client, root = api(jo), api(factories.superuser())
+    assert [row["organization_name"] for row in client.get(reverse("audit-list")).json()["results"]] == ["North"]
+    assert root.get(reverse("audit-list")).json()["count"] == 3
+    file = client.get(reverse("audit-export"), {"object_type": "group"})
+    assert file["Content-Type"] == "application/x-ndjson"
+    assert [row["organization_name"] for row in exported(file)] == ["North"]
+    assert last("audit.export").details == {"filters": {"object_type": "group"}}
+    assert last("audit.export").organization_id == north.pk  # and so North's administrators see who exported it
+    system = exported(root.get(reverse("audit-export")))
+    assert [row["action"] for row in system] == [
+        "group.create", "group.create", "audit.delete", "audit.export", "audit.export"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ({"action": ["group.create", "group.delete"]}, 2),
+        ({"action": "group.delete"}, 1),
+        ({"actor_name": "J"}, 2),
+        ({"object_name": "ROOF"}, 2),
+        ({"door": "cli"}, 2),
+        ({"door": "api"}, 0),
+        ({"at_after": "2999-01-01T00:00:00Z"}, 0),
+        ({"at_before": "2999-01-01T00:00:00Z"}, 2),
+        ({"object_type": "device"}, 0),
+        ({"address": "192.0.2.1"}, 0),
+    ],
+)
+def test_entries_are_found_by_what_they_say(api: Any, query: dict[str, Any], found: int) -> None:
+    jo, group = factories.user(username="jo"), factories.group(name="roofs")
+    audit.created(group, actor=jo)
+    audit.deleted(group, actor=jo)
+    address, client = reverse("audit-list"), api(factories.superuser())
+    assert client.get(address, query).json()["count"] == found
+    assert client.get(address, query | {"object": str(group.pk), "actor": str(jo.pk)}).json()["count"] == found
+
+
+@pytest.mark.parametrize(
+    "query", [{"action": "x"}, {"door": "x"}, {"at_after": "x"}, {"organization": "x"}, {"q": "x"}]
+)
+def test_a_filter_that_makes_no_sense_is_refused(api: Any, query: dict[str, str]) -> None:
+    client = api(factories.superuser())
+    for name in ("audit-list", "audit-export"):
+        reply = client.get(reverse(name), query)
+        assert (reply.status_code, list(reply.json())) == (400, list(query))
+
+
+def test_the_page_of_an_entry_escapes_what_it_shows_and_changes_nothing(client: Client) -> None:
+    organization = factories.organization(name="<i>North</i>")
+    audit.created(organization, actor=factories.user(username="jo"))
+    entry = AuditEntry.objects.get()
+    address = reverse("admin:orchestrator_auditentry_change", args=[entry.pk])
+    for role, status in ((Role.ADMINISTRATOR, 200), (Role.OPERATOR, 403)):
+        client.force_login(factories.user(organization=organization, role=role, is_staff=True))
+        assert client.get(reverse("admin:orchestrator_auditentry_changelist")).status_code == status
+    client.force_login(factories.user(organization=factories.organization(), role=Role.ADMINISTRATOR, is_staff=True))
+    assert client.get(address).status_code == 404
+    client.force_login(factories.superuser())
+    page = client.get(address).content.decode()
+    assert "<i>North</i>" not in page
+    assert "&lt;i&gt;North&lt;/i&gt;" in page
+    for action in ("change", "delete"):
+        here = reverse(f"admin:orchestrator_auditentry_{action}", args=[entry.pk])
+        assert client.post(here, {"post": "yes"}).status_code == 403
+    assert client.get(reverse("admin:orchestrator_auditentry_changelist"), {"action": "run.launch"}).status_code == 200
+    assert AuditEntry.objects.get().is_genuine()
+
+
+@pytest.mark.database
+def test_verify_audit_finds_altered_entries_and_missing_triggers(capsys: Any) -> None:
+    for name in ("jo", "kim"):
+        audit.record("run.launch", actor=factories.user(username=name))
+    with pytest.raises(CommandError, match="^The triggers that refuse changes are missing.$"):
+        call_command("verify_audit")
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE orchestrator_auditentry SET door = 'api' WHERE actor_name = 'kim'")
+    audit_triggers.put_in()
+    with pytest.raises(CommandError, match="^Altered entries: 1.$"):
+        call_command("verify_audit")
+    audit_triggers.take_away()
+    assert str(AuditEntry.objects.get(actor_name="kim").pk) in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("guarded")
+def test_delete_old_keeps_the_audit_log_unless_told(settings: Any, capsys: Any) -> None:
+    AuditEntry(action="run.launch", at=timezone.now() - timedelta(days=31), door="api").signed().save()
+    call_command("delete_old")
+    assert entries() == [("run.launch", "")]
+    settings.AUDIT_DAYS = 30
+    call_command("delete_old")
+    assert entries() == [("audit.delete", "")]
+    call_command("verify_audit")
+    assert "1 entries are as they were written." in capsys.readouterr().out
