@@ -45,8 +45,9 @@ class CommandAdmin(OrganizationScopedAdmin):
         return False
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
-        """A device's page links to its history."""
-        return lookup == "device__exact" or super().lookup_allowed(lookup, value, request)
+        """A device's page links to its history, the dashboard to what went wrong lately."""
+        linked = {"device__exact", "reason_code__exact", "created__gte"}
+        return lookup in linked or super().lookup_allowed(lookup, value, request)
 
     def get_urls(self) -> list[URLPattern]:
         """A result's output as a file, before Django's own addresses."""

@@ -1,26 +1,34 @@
 """The admin's first page: what runs, what ran, how the fleet stands, and what to do next."""
 
 import logging
-from datetime import timedelta
 from typing import Any, Final
 
-from django.db.models import Count, Exists, OuterRef, Q, Sum
+from django.db.models import Count, Exists, OuterRef, Q
 from django.http import HttpRequest
 from django.urls import reverse
-from django.utils import timezone
 from redis.exceptions import RedisError
 
 from orchestrator import dispatch
 from orchestrator.access import Access, Right
-from orchestrator.admin.results import shares
+from orchestrator.admin.attention import matters
+from orchestrator.admin.history import history_of
 from orchestrator.admin.scoped import access_of
-from orchestrator.models import Credential, Device, DeviceCredential, MassCommand, Organization, Slice
-from orchestrator.states import RUN_ACTIVE, CommandStatus
+from orchestrator.models import (
+    Credential,
+    Device,
+    DeviceCredential,
+    MassCommand,
+    Organization,
+    Schedule,
+    Slice,
+    SliceStatus,
+)
+from orchestrator.states import RUN_ACTIVE
 
 log = logging.getLogger(__name__)
 
 _RUNS: Final = 8  # in each list
-_PERIOD: Final = timedelta(days=30)
+_SCHEDULES: Final = 5  # to come
 
 
 def context(request: HttpRequest, given: dict[str, Any]) -> dict[str, Any]:
@@ -28,19 +36,20 @@ def context(request: HttpRequest, given: dict[str, Any]) -> dict[str, Any]:
     access = access_of(request)
     runs = access.visible(MassCommand.objects.select_related("organization", "created_by"))
     active = list(runs.filter(status__in=sorted(RUN_ACTIVE))[:_RUNS])
+    for run in active:
+        run.percent = int(100 * run.progress)
     fleet = _fleet(access)
     last = list(runs.exclude(pk__in=[run.pk for run in active])[:_RUNS])
-    since = runs.order_by().filter(created__gte=timezone.now() - _PERIOD)
-    counts = since.aggregate(**{status.value: Sum(f"{status}_count", default=0) for status in CommandStatus})
+    queue = _queue(access)
     return given | {
         "title": "Dashboard",
         "active_runs": active,
         "last_runs": last,
         "fleet": fleet,
-        "counts": counts,
-        "shares": shares(counts),
-        "results_total": sum(counts.values()),
-        "queue": _queue(access),
+        "history": history_of(runs),
+        "matters": matters(access, queue, fleet),
+        "schedules": access.visible(Schedule.objects.filter(enabled=True)).order_by("next_run")[:_SCHEDULES],
+        "queue": queue,
         "steps": _steps(access, fleet) if not (active or last) else [],
         "may_run": access.can_anywhere(Right.RUN),
         "is_member": access.can_anywhere(Right.VIEW),
@@ -61,16 +70,18 @@ def _fleet(access: Access) -> dict[str, int]:
 
 
 def _queue(access: Access) -> dict[str, Any]:
-    """Whether the queue answers, its workers, and (for superusers) what waits; never fails with the queue."""
-    state: dict[str, Any] = {"reachable": dispatch.reachable(), "workers": None}
+    """Whether the queue answers, its workers, and what waits for them; never fails with the queue."""
+    state: dict[str, Any] = {"reachable": dispatch.reachable(), "workers": None, "draining": False}
     if state["reachable"]:
         try:
-            state["workers"] = dispatch.worker_count()
+            state |= {"workers": dispatch.worker_count(), "draining": dispatch.draining()}
         except (RedisError, OSError) as error:
             log.warning("The workers can't be counted: %s", error)
             state["reachable"] = False
-    slices = access.visible(Slice.objects.filter(status="queued"), organization="mass_command__organization")
-    return state | {"waiting": slices.order_by().count()}
+    unfinished = Slice.objects.exclude(status=SliceStatus.FINISHED).order_by()
+    slices = access.visible(unfinished, organization="mass_command__organization")
+    counted = dict(slices.values_list("status").annotate(count=Count("pk")))
+    return state | {status.value: counted.get(status.value, 0) for status in SliceStatus}
 
 
 def _steps(access: Access, fleet: dict[str, int]) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from typing import Any, Final
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import transaction
-from django.db.models import OuterRef, Q, QuerySet, Subquery
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
@@ -17,7 +17,9 @@ from unfold.decorators import display
 
 from orchestrator import actions, audit
 from orchestrator.access import Right
-from orchestrator.admin.labels import COMMAND_LABELS
+from orchestrator.admin.contact import contact_of, with_last
+from orchestrator.admin.device_filters import LastResultFilter, LoginFilter, PinnedFilter, SeenFilter
+from orchestrator.admin.labels import COMMAND_LABELS, local_time
 from orchestrator.admin.running import RunAction
 from orchestrator.admin.scoped import (
     OrganizationScopedAdmin,
@@ -30,7 +32,7 @@ from orchestrator.admin.scoped import (
 )
 from orchestrator.admin.tags import TagsField
 from orchestrator.exceptions import DeviceUnreachableError, HostKeyChangedError, OrchestratorError
-from orchestrator.models import AuditAction, Command, Device, DeviceCredential
+from orchestrator.models import AuditAction, Device, DeviceCredential
 
 _ENROL_AT_ONCE: Final = 200  # devices
 _ENROL_TIME: Final = 45.0  # seconds that a page may take; one that doesn't answer takes some
@@ -104,33 +106,19 @@ class DeviceCredentialInline(UnfoldInline):
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
 
-class PinnedFilter(admin.SimpleListFilter):
-    """Whether the device was enrolled."""
-
-    title = "host key"
-    parameter_name = "pinned"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        """The two answers."""
-        return [("yes", "Pinned"), ("no", "Not enrolled yet")]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """The rows with that answer."""
-        if self.value() not in {"yes", "no"}:
-            return queryset
-        return queryset.filter(~Q(host_key="") if self.value() == "yes" else Q(host_key=""))
-
-
 @admin.register(Device)
 class DeviceAdmin(RunAction, OrganizationScopedAdmin):
     """Devices."""
 
     form = DeviceForm
     inlines = (DeviceCredentialInline,)
-    list_display = ("name", "organization", "group", "location", "address", "platform", "is_active", "pinned", "last")
+    list_display = (
+        "name", "organization", "group", "location", "address", "platform", "words", "is_active", "pinned",
+        "last", "seen",
+    )  # fmt: skip
     list_filter = (
         ("organization", VisibleFilter), ("group", VisibleFilter), ("location", VisibleFilter),
-        "platform", "is_active", PinnedFilter,
+        "platform", "is_active", PinnedFilter, LoginFilter, LastResultFilter, SeenFilter,
     )  # fmt: skip
     list_select_related = ("organization", "group", "location")
     search_fields = ("name", "host", "tags")
@@ -146,14 +134,28 @@ class DeviceAdmin(RunAction, OrganizationScopedAdmin):
     )
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        """With the status of the last command, where the user may see it."""
-        last = Command.objects.filter(device=OuterRef("pk"), organization=OuterRef("organization")).order_by("-created")
-        return super().get_queryset(request).annotate(last_status=Subquery(last.values("status")[:1]))
+        """With the last result and the last contact, where the user may see them."""
+        return with_last(super().get_queryset(request))
 
     def get_urls(self) -> list[URLPattern]:
         """The page to enrol a device, before Django's own addresses."""
         view = self.admin_site.admin_view(self.enrol_view)
-        return [path("<uuid:pk>/enrol/", view, name="orchestrator_device_enrol"), *super().get_urls()]
+        contact = self.admin_site.admin_view(self.contact_view)
+        return [
+            path("contact/", contact, name="orchestrator_device_contact"),
+            path("<uuid:pk>/enrol/", view, name="orchestrator_device_enrol"),
+            *super().get_urls(),
+        ]
+
+    def contact_view(self, request: HttpRequest) -> HttpResponse:
+        """Devices by last result and last contact: their whole history is looked at, so the dashboard asks later."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        context: dict[str, Any] = {"contact": contact_of(access_of(request).visible(Device.objects.all()))}
+        if "fragment" in request.GET:
+            return TemplateResponse(request, "orchestrator/contact.html", context)
+        context |= {**self.admin_site.each_context(request), "title": "How the devices stand"}
+        return TemplateResponse(request, "orchestrator/contact_page.html", context)
 
     def has_manage_permission(self, request: HttpRequest) -> bool:
         """Whether the user administrates any organization: for the list actions."""
@@ -174,6 +176,16 @@ class DeviceAdmin(RunAction, OrganizationScopedAdmin):
     def last(self, device: Any) -> str:
         """The status of its last command."""
         return device.last_status or ""
+
+    @admin.display(description="last seen", ordering="last_seen", empty_value="never")
+    def seen(self, device: Any) -> str | None:
+        """When it was last logged in to."""
+        return local_time(device.last_seen) if device.last_seen else None
+
+    @admin.display(description="tags")
+    def words(self, device: Device) -> str:
+        """Its tags."""
+        return ", ".join(device.tags)
 
     @admin.display(description="Fingerprint")
     def fingerprints(self, device: Device) -> str:

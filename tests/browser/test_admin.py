@@ -224,6 +224,7 @@ def _pages(organization: Organization) -> dict[str, str]:
     Command.objects.filter(pk=row.pk).update(stdout="another\n up 3 days")
     return {
         "dashboard": "/admin/",
+        "contact": reverse("admin:orchestrator_device_contact"),
         "runs": reverse("admin:orchestrator_masscommand_changelist"),
         "ended run": _change(ended),
         "active run": _change(active),

@@ -120,6 +120,15 @@ document.documentElement.classList.add("o-js");
         openDrawer(link.getAttribute("href"));
     });
 
+    // ------------------------------------------------------------ what takes the server longer, once the page is there
+    for (const place of document.querySelectorAll("[data-later]")) {
+        fetch(place.dataset.later, {credentials: "same-origin"}).then(async (reply) => {
+            if (!reply.ok || reply.redirected) return; // the link to its page stays
+            place.innerHTML = await reply.text(); // escaped by the server's template
+            localTimes(place);
+        }).catch(() => {});
+    }
+
     localTimes(document);
     outputTools(document);
     window.orchestratorLocalTimes = localTimes;
