@@ -20,6 +20,8 @@ from rq import Queue, Worker
 from rq.job import Job, JobStatus
 from rq.suspension import is_suspended, resume, suspend
 
+from orchestrator.run_directory import sweep
+
 log = logging.getLogger(__name__)
 
 QUEUE: Final = "commands"
@@ -27,6 +29,7 @@ JOB: Final = "orchestrator.jobs.run_slice"  # by path: the web process never imp
 _JOB_TIMEOUT: Final = 86_400  # seconds; a run ends by its own deadline long before (SIGALRM hits at any bytecode)
 _KEEP_RESULT: Final = 3_600  # seconds, for the dashboard
 _KEEP_FAILURE: Final = 7 * 86_400  # seconds
+KEPT_SECONDS: Final = 86_400.0  # that recovery may still ask which devices of a dead run were started
 _BEGINNING: Final = timedelta(seconds=15)  # in which a job that was started has taken its slice
 _LOOK, _LOOK_AGAIN = 1.0, 30.0  # seconds between two looks whether the workers are drained; after one that failed
 _ASK: Final = signal.SIGUSR1  # from a worker that is asked to stop to its horse
@@ -90,6 +93,14 @@ class SliceWorker(Worker):
     """
 
     asked_to_stop = False  # of this process, whether it is the worker or its horse
+
+    def work(self, *words: Any, **options: Any) -> bool:
+        """Wipe what dead runs of this machine have left, then work: no recovery may run here that does it."""
+        try:
+            sweep(older_than=KEPT_SECONDS)
+        except OSError:
+            log.exception("What dead runs have left could not be looked at")
+        return super().work(*words, **options)
 
     def _install_signal_handlers(self) -> None:
         super()._install_signal_handlers()  # type: ignore[no-untyped-call]

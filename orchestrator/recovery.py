@@ -6,11 +6,14 @@ Any number of these may run, anywhere: each step is a guarded write.
 import logging
 import socket
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 from django.conf import settings
+from django.db import DatabaseError
 from django.utils import timezone
 from redis.exceptions import RedisError
 
@@ -35,13 +38,22 @@ _PATIENCE: Final = 15.0  # seconds that a slice may be queued before somebody lo
 
 
 def recover() -> None:
-    """One round of everything."""
-    reap()
-    requeue()
-    start_due()
-    go_on()
-    sweep(older_than=3 * settings.LEASE_SECONDS)
-    forget()
+    """One round of everything; what breaks one step, or one row, keeps no other from its end."""
+    steps = (reap, requeue, start_due, go_on, partial(sweep, older_than=3 * settings.LEASE_SECONDS), forget)
+    for step in steps:
+        with _alone(step):
+            step()
+
+
+@contextmanager
+def _alone(what: object) -> Iterator[None]:
+    """Log an error instead of passing it on; a database that can't be used is everybody's."""
+    try:
+        yield
+    except DatabaseError:
+        raise
+    except Exception:
+        log.exception("The recovery of %s failed; it is tried again", what)
 
 
 def reap() -> None:
@@ -53,7 +65,7 @@ def reap() -> None:
         lease = uuid.uuid4()
         if Slice.objects.seize(slice_.pk, old=slice_.lease, new=lease, seconds=settings.LEASE_SECONDS):
             slice_.refresh_from_db()
-            with origin.through(origin.Door.WORKER):  # in the place of the dead one
+            with _alone(slice_), origin.through(origin.Door.WORKER):  # in the place of the dead one
                 _end_for(slice_, lease)
 
 
@@ -130,8 +142,9 @@ def requeue() -> None:
 def go_on() -> None:
     """Let each active run do what is due: a wave, a retry, its deadline, its end."""
     for run in MassCommand.objects.active().values_list("pk", flat=True):
-        MassCommand.objects.finish_if_done(run)
-        advance(run)
+        with _alone(run):
+            MassCommand.objects.finish_if_done(run)
+            advance(run)
 
 
 def forget() -> None:

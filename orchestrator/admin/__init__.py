@@ -13,6 +13,7 @@ from orchestrator.admin import (  # noqa: F401 - each registers its pages
     organizations,
     queue,
     runs,
+    schedules,
     tokens,
     users,
 )

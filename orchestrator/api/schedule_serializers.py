@@ -15,12 +15,11 @@ from orchestrator.exceptions import InvalidFieldError
 from orchestrator.models import CommandType, Organization, Overlap, Schedule
 from orchestrator.models.mass_commands import LABEL_LENGTH
 from orchestrator.playbooks import CheckedInput, check_input, specification
-from orchestrator.scheduling import next_occurrence, plan_next
+from orchestrator.scheduling import next_occurrence, store
 from orchestrator.secrets import MASK
 from orchestrator.targeting import TargetFilter, resolve
 
 _READ_ONLY: Final = ("next_run", "last_run", "last_result", "created_by", "created", "modified")
-_TIMING: Final = frozenset({"cron", "timezone", "enabled"})
 _RUN: Final = frozenset({"type", "targets"})  # what decides on which devices it may start
 
 
@@ -129,28 +128,15 @@ class ScheduleSerializer(RowSerializer):
 
     def create(self, validated_data: dict[str, Any]) -> Schedule:
         """Insert, with its first time."""
-        return self._store(Schedule(), validated_data)
+        return self._stored(Schedule(), validated_data)
 
     def update(self, instance: Schedule, validated_data: dict[str, Any]) -> Schedule:
         """Update; the time of the next run is told anew only where it may have changed."""
-        return self._store(instance, validated_data)
+        return self._stored(instance, validated_data)
 
-    def _store(self, row: Schedule, values: dict[str, Any]) -> Schedule:
-        new = row._state.adding
+    def _stored(self, row: Schedule, values: dict[str, Any]) -> Schedule:
         checked: CheckedInput | None = values.pop("input", None)
-        if checked:
-            row.input = checked.shown
-            row.set_secret_input(checked.secret)
-            values |= {"input": row.input, "sealed_input": row.sealed_input}
-        timing = {name for name in _TIMING & values.keys() if getattr(row, name) != values[name]}
-        for name, value in values.items():
-            setattr(row, name, value)
-        row.created_by = self.context["request"].user  # nobody's words run with another one's rights
-        changed = {*values, "created_by", "modified"}
-        if new or timing:
-            plan_next(row)
-            changed.add("next_run")
-        row.save(force_insert=new, update_fields=None if new else changed)
+        store(row, values, actor=self.context["request"].user, checked=checked)
         return row
 
 

@@ -1,5 +1,6 @@
 """What the queue is asked and told, with a real queue server: the jobs that RQ forgets, and workers that stop."""
 
+import shutil
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from rq.job import Job, JobStatus
 from orchestrator import dispatch, jobs
 from orchestrator.events import HostEvent
 from orchestrator.models import Command, Device, MassCommand, Slice
+from orchestrator.run_directory import run_directory, started_hosts
 from orchestrator.runner import Orders, RunOutcome, RunRequest
 from orchestrator.stack import redis_program
 from tests.integration.engine import until
@@ -109,3 +111,21 @@ def test_a_worker_that_is_asked_to_stop_gives_back_the_devices_that_it_has_not_s
     first.refresh_from_db()
     assert (first.status, first.size) == ("finished", 1)
     assert not Command.objects.filter(mass_command=run, holds_device=True).exists()
+
+
+def test_a_worker_that_starts_wipes_what_dead_runs_have_left(
+    queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("django.conf.settings.RUN_DIR", str(tmp_path))
+    monkeypatch.setattr("orchestrator.run_directory.PATH_BYTES", 200)
+    with pytest.raises(LookupError), run_directory("dead", ["d0"]) as dead:
+        (dead / "secret").write_text("old-Secret1")
+        shutil.copytree(dead, dead.with_name("kept"))
+        raise LookupError
+    dead.with_name("kept").rename(dead)
+    with run_directory("alive", ["d0"]) as alive:
+        (alive / "secret").write_text("old-Secret1")
+        dispatch.SliceWorker([queue], connection=queue.connection).work(burst=True)
+        assert (alive / "secret").exists()
+    assert not (dead / "secret").exists()
+    assert started_hosts("dead") == frozenset()  # as recovery may yet ask

@@ -201,3 +201,18 @@ def test_old_previews_are_forgotten() -> None:
     Preview.objects.filter(digest="a" * 64).update(shown=timezone.now() - timedelta(days=2))
     recovery.recover()
     assert not Preview.objects.exists()
+
+
+def test_what_breaks_one_run_keeps_no_other_from_its_end(run: MassCommand, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = launch(factories.device().organization_id)
+    for made in (run, other):
+        Command.objects.filter(mass_command=made).update(status="success", finished=timezone.now())
+        MassCommand.objects.filter(pk=made.pk).update(queued_count=0, success_count=made.device_count)
+    monkeypatch.setattr("orchestrator.recovery.reap", lambda: 1 / 0)
+    finish = MassCommand.objects.finish_if_done
+    monkeypatch.setattr(
+        "orchestrator.models.MassCommand.objects.finish_if_done", lambda pk: 1 / 0 if pk == run.pk else finish(pk)
+    )
+    recovery.recover()
+    other.refresh_from_db()
+    assert other.status == "success"

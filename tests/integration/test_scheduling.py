@@ -52,9 +52,22 @@ def test_two_schedulers_that_look_at_once_start_one_run() -> None:
     schedule = due()
     occurrence = schedule.next_run
     assert start_due() == 1
-    Schedule.objects.filter(pk=schedule.pk).update(next_run=occurrence, overlap="start")  # the other still sees it
-    assert start_due() == 0
-    assert MassCommand.objects.count() == 1
+    for overlap in ("start", "skip"):
+        Schedule.objects.filter(pk=schedule.pk).update(next_run=occurrence, overlap=overlap)  # the other still sees it
+        assert start_due() == 0
+        assert MassCommand.objects.count() == 1
+        schedule.refresh_from_db()
+        assert (schedule.last_run, schedule.last_result) == (occurrence, "")
+
+
+def test_a_schedule_that_is_broken_does_not_keep_others_from_their_time() -> None:
+    broken, sound = due(name="broken", controls={"nonsense": 1}), due(name="sound")
+    assert start_due() == 1
+    assert MassCommand.objects.get().schedule == sound
+    broken.refresh_from_db()
+    assert "log says why" in broken.last_result
+    assert broken.next_run
+    assert broken.next_run > timezone.now()
 
 
 def test_missed_occurrences_are_made_up_for_once() -> None:
@@ -108,6 +121,15 @@ def test_the_secret_of_a_schedule_is_sealed() -> None:
         ("0 3 * * *", "Europe/Vienna", "2026-11-24T00:00+00:00", "2026-11-24T02:00+00:00"),
         ("30 8 * * 1", "America/New_York", "2026-07-01T00:00+00:00", "2026-07-06T12:30+00:00"),
         ("0 12 * * *", "Europe/Vienna", "2026-03-28T12:00+00:00", "2026-03-29T10:00+00:00"),
+        # 2:30 is left out that night
+        ("30 2 * * *", "Europe/Vienna", "2026-03-28T12:00+00:00", "2026-03-29T01:00+00:00"),
+        ("30 2 * * *", "Europe/Vienna", "2026-03-29T01:00+00:00", "2026-03-30T00:30+00:00"),
+        # 2:30 is there twice that night
+        ("30 2 * * *", "Europe/Vienna", "2026-10-24T12:00+00:00", "2026-10-25T00:30+00:00"),
+        ("30 2 * * *", "Europe/Vienna", "2026-10-25T00:30+00:00", "2026-10-26T01:30+00:00"),
+        ("*/20 2 * * *", "Europe/Vienna", "2026-10-25T00:40+00:00", "2026-10-26T01:00+00:00"),
+        ("30 * * * *", "Europe/Vienna", "2026-10-25T00:30+00:00", "2026-10-25T01:30+00:00"),
+        ("15 */2 * * *", "Europe/Vienna", "2026-10-25T00:15+00:00", "2026-10-25T01:15+00:00"),
     ],
 )
 def test_the_wall_clock_of_the_time_zone_counts(cron: str, zone: str, after: str, expected: str) -> None:
