@@ -60,7 +60,8 @@ def _bubblewrap(directory: Path, playbooks: Path) -> list[str]:
     for path in sorted(python | {str(playbooks), str(PLUGINS), str(INVENTORY_PLUGINS)}):
         if not path.startswith("/usr/"):
             words += ["--ro-bind", path, path]
-    return [*words, "--bind", str(directory), str(directory), "--chdir", str(directory), "--"]
+    words += ["--bind", str(directory), str(directory), "--remount-ro", "/"]  # what the words above did not mount
+    return [*words, "--chdir", str(directory), "--"]
 
 
 def _site_packages(package: str) -> list[str]:
