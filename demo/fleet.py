@@ -61,10 +61,14 @@ class Fleet:
         return [self.devices[name] for name in names]
 
     def pin_host_keys(self, api: Api) -> dict[str, str]:
-        """Have the service ask each device for its host key and pin it; key by name, to be compared with the known."""
+        """Have the service ask each device for its host key, and accept the one of the fingerprint that it shows;
+        key by name, to be compared with the known.
+        """
 
         def pin(device: str) -> str:
-            return str(api.post(f"controller/device/{device}/host-key/", {})["host_key"])
+            address = f"controller/device/{device}/host-key/"
+            shown = api.post(address, {})["shown_fingerprint"]
+            return str(api.post(address, {"fingerprint": shown})["host_key"])
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
             return dict(zip(self.devices, pool.map(pin, self.devices.values()), strict=True))

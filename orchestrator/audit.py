@@ -29,7 +29,19 @@ _BATCH: Final = 500  # entries in one statement
 _SECRET_WORDS: Final = ("password", "passphrase", "secret", "token", "private_key")
 # What the service itself keeps in rows, or what is told elsewhere in the entry.
 _OWN_COLUMNS: Final = frozenset(
-    {"id", "created", "modified", "last_login", "date_joined", "next_run", "last_run", "last_result", "host_key"}
+    {
+        "id",
+        "created",
+        "modified",
+        "last_login",
+        "date_joined",
+        "next_run",
+        "last_run",
+        "last_result",
+        "host_key",
+        "shown_key",
+        "key_changed",
+    }
 )
 
 

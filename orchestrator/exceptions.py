@@ -99,7 +99,7 @@ class NotActiveError(OrchestratorError):
 
 
 class HostKeyChangedError(OrchestratorError):
-    """The device shows another host key than the pinned one. If that is right, repeat with "replace": true."""
+    """The device shows another host key than the pinned or accepted one. If that is right, accept its fingerprint."""
 
     code = "host_key_changed"
     http_status = 409

@@ -13,7 +13,7 @@ from typing import Final
 
 from django.conf import settings
 
-from orchestrator import dispatch, origin, planning, runner
+from orchestrator import dispatch, host_keys, origin, planning, runner
 from orchestrator.events import HostEvent
 from orchestrator.exceptions import OrchestratorError
 from orchestrator.journal import Journal
@@ -57,7 +57,16 @@ def _run_slice(slice_id: str, attempt: int) -> None:
         log.exception("Slice %s broke", slice_id)
         ending, detail = Ending.CRASHED, "The service's log says why."
     settle(slice_, lease=lease, ending=ending, detail=detail, change=change)
+    _look_again(slice_)
     advance(slice_.mass_command_id)
+
+
+def _look_again(slice_: Slice) -> None:
+    """Mark devices with another host key.  The results stand already: what fails here must not stop what follows."""
+    try:
+        host_keys.look_again(slice_)
+    except Exception:
+        log.exception("Changed host keys in slice %s could not be marked", slice_.pk)
 
 
 def _carry_out(slice_: Slice, lease: uuid.UUID, change: PasswordChange | None) -> tuple[Ending, str]:

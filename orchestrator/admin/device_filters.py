@@ -19,11 +19,13 @@ class PinnedFilter(admin.SimpleListFilter):
     parameter_name = "pinned"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        """The two answers."""
-        return [("yes", "Pinned"), ("no", "Not enrolled yet")]
+        """The answers."""
+        return [("yes", "Pinned"), ("no", "Not enrolled yet"), ("changed", "Changed: another one is shown")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         """The rows with that answer."""
+        if self.value() == "changed":
+            return queryset.filter(key_changed__isnull=False)
         if self.value() not in {"yes", "no"}:
             return queryset
         return queryset.filter(~Q(host_key="") if self.value() == "yes" else Q(host_key=""))

@@ -1,24 +1,23 @@
 """Devices: their logins in order, their pinned host keys, and what can be done to many of them at once."""
 
-import time
 from typing import Any, Final
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import transaction
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.shortcuts import get_object_or_404
+from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from unfold.decorators import display
 
-from orchestrator import actions, audit
+from orchestrator import audit
 from orchestrator.access import Right
 from orchestrator.admin.contact import contact_of, with_last
 from orchestrator.admin.device_filters import LastResultFilter, LoginFilter, PinnedFilter, SeenFilter
+from orchestrator.admin.enrolment import EnrolmentPages
 from orchestrator.admin.labels import COMMAND_LABELS, local_time
 from orchestrator.admin.running import RunAction
 from orchestrator.admin.scoped import (
@@ -31,12 +30,10 @@ from orchestrator.admin.scoped import (
     log_changes,
 )
 from orchestrator.admin.tags import TagsField
-from orchestrator.exceptions import DeviceUnreachableError, HostKeyChangedError, OrchestratorError
 from orchestrator.models import AuditAction, Device, DeviceCredential
 
-_ENROL_AT_ONCE: Final = 200  # devices
-_ENROL_TIME: Final = 45.0  # seconds that a page may take; one that doesn't answer takes some
-_NAMED: Final = 10  # devices named in a message
+_STATES: Final = {"none": "not enrolled", "pinned": "pinned", "changed": "changed"}
+_STATE_LABELS: Final = {"none": "info", "pinned": "success", "changed": "danger"}
 
 
 class DeviceForm(RowForm):
@@ -49,6 +46,12 @@ class DeviceForm(RowForm):
         fields = (
             "organization", "name", "group", "location", "host", "port", "platform", "is_active", "tags", "host_key",
         )  # fmt: skip
+
+    def save(self, commit: bool = True) -> Any:
+        """A key that was seen is compared with what is pinned now."""
+        if "host_key" in self.changed_data:
+            self.instance.shown_key, self.instance.key_changed = "", None
+        return super().save(commit)
 
 
 class CredentialFormSet(RowFormSet):
@@ -107,13 +110,13 @@ class DeviceCredentialInline(UnfoldInline):
 
 
 @admin.register(Device)
-class DeviceAdmin(RunAction, OrganizationScopedAdmin):
+class DeviceAdmin(EnrolmentPages, RunAction, OrganizationScopedAdmin):
     """Devices."""
 
     form = DeviceForm
     inlines = (DeviceCredentialInline,)
     list_display = (
-        "name", "organization", "group", "location", "address", "platform", "words", "is_active", "pinned",
+        "name", "organization", "group", "location", "address", "platform", "words", "is_active", "key",
         "last", "seen",
     )  # fmt: skip
     list_filter = (
@@ -126,7 +129,7 @@ class DeviceAdmin(RunAction, OrganizationScopedAdmin):
     autocomplete_fields = ("group", "location")
     readonly_fields = ("fingerprints",)
     change_form_outer_before_template = "orchestrator/device_tools.html"
-    actions = ("run_on_these", "activate", "deactivate", "enrol_these")
+    actions = ("run_on_these", "activate", "deactivate", "scan_these", "accept_these")
     fieldsets = (
         (None, {"fields": ("name", "organization", "group", "location", "is_active", "tags")}),
         ("How to reach it", {"fields": (("host", "port"), "platform")}),
@@ -139,11 +142,10 @@ class DeviceAdmin(RunAction, OrganizationScopedAdmin):
 
     def get_urls(self) -> list[URLPattern]:
         """The page to enrol a device, before Django's own addresses."""
-        view = self.admin_site.admin_view(self.enrol_view)
         contact = self.admin_site.admin_view(self.contact_view)
         return [
             path("contact/", contact, name="orchestrator_device_contact"),
-            path("<uuid:pk>/enrol/", view, name="orchestrator_device_enrol"),
+            *self.enrolment_addresses(),
             *super().get_urls(),
         ]
 
@@ -157,20 +159,16 @@ class DeviceAdmin(RunAction, OrganizationScopedAdmin):
         context |= {**self.admin_site.each_context(request), "title": "How the devices stand"}
         return TemplateResponse(request, "orchestrator/contact_page.html", context)
 
-    def has_manage_permission(self, request: HttpRequest) -> bool:
-        """Whether the user administrates any organization: for the list actions."""
-        return access_of(request).can_anywhere(Right.MANAGE)
-
     @admin.display(description="address", ordering="host")
     def address(self, device: Device) -> str:
         """Host and port."""
         host = f"[{device.host}]" if ":" in device.host else device.host
         return f"{host}:{device.port}"
 
-    @admin.display(description="key", boolean=True, ordering="host_key")
-    def pinned(self, device: Device) -> bool:
-        """Whether its host key is pinned."""
-        return bool(device.host_key)
+    @display(description="host key", label=_STATE_LABELS, ordering="key_changed")  # type: ignore[untyped-decorator]
+    def key(self, device: Device) -> tuple[str, str]:
+        """Whether its host key is pinned, and whether it shows that one."""
+        return device.host_key_state, _STATES[device.host_key_state]
 
     @display(description="last result", label=COMMAND_LABELS, ordering="last_status")  # type: ignore[untyped-decorator]
     def last(self, device: Any) -> str:
@@ -192,7 +190,16 @@ class DeviceAdmin(RunAction, OrganizationScopedAdmin):
         """Of the pinned key, as ssh-keygen shows it."""
         if not device.fingerprint:
             return "None: the device can't be reached until it is enrolled."
-        return format_html('<span class="o-mono o-wrap">{}</span>', device.fingerprint)
+        pinned = format_html('<span class="o-mono o-wrap">{}</span>', device.fingerprint)
+        if not device.key_changed:
+            return pinned
+        return format_html(
+            '{}<p class="o-alert o-alert-danger">Since {} it shows another one: <span class="o-mono o-wrap">{}</span> '
+            'Either it was set up anew, or somebody else answers at its address. <a class="o-link" href="{}">Look at '
+            "it</a></p>",
+            pinned, local_time(device.key_changed),
+            device.shown_fingerprint or "unknown", reverse("admin:orchestrator_device_enrol", args=[device.pk]),
+        )  # fmt: skip
 
     @admin.action(description="Activate", permissions=["manage"])
     def activate(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
@@ -205,7 +212,7 @@ class DeviceAdmin(RunAction, OrganizationScopedAdmin):
         self._set_active(request, queryset, active=False)
 
     def _set_active(self, request: HttpRequest, rows: QuerySet[Any], *, active: bool) -> None:
-        own = self._manageable(request, rows)
+        own = self.manageable(request, rows)
         foreign = rows.count() - own.count()
         word = "activated" if active else "deactivated"
         changing = Device.objects.filter(pk__in=list(own.exclude(is_active=active).values_list("pk", flat=True)))
@@ -220,68 +227,3 @@ class DeviceAdmin(RunAction, OrganizationScopedAdmin):
                          if changed != own.count() else f"{changed:,} devices {word}.")  # fmt: skip
         if foreign:
             messages.warning(request, f"{foreign:,} devices were left alone: you don't administrate them.")
-
-    def _manageable(self, request: HttpRequest, rows: QuerySet[Any]) -> QuerySet[Any]:
-        access = access_of(request)
-        return rows if access.everything else rows.filter(organization__in=access.organizations(Right.MANAGE))
-
-    @admin.action(description="Enrol: scan and pin host keys", permissions=["manage"])
-    def enrol_these(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        """Pin the keys that these devices show; a pinned key is never replaced here."""
-        outcomes: dict[str, list[str]] = {"enrolled": [], "changed": [], "silent": [], "refused": [], "waiting": []}
-        started = time.monotonic()
-        for number, device in enumerate(queryset.order_by("name").iterator(chunk_size=100)):
-            late = time.monotonic() - started > _ENROL_TIME
-            outcomes["waiting" if late or number >= _ENROL_AT_ONCE else self._enrol(request, device)].append(
-                device.name
-            )
-        tell = {
-            "enrolled": (messages.success, "{} pinned or confirmed: {}. Compare fingerprints on the devices' pages."),
-            "changed": (messages.error, "{} show another key than the pinned one: {}. Look at each, then replace it."),
-            "silent": (messages.warning, "{} did not answer with a host key: {}."),
-            "refused": (messages.warning, "{} were left alone, you don't administrate them: {}."),
-            "waiting": (messages.warning, "{} were not tried, this page had taken long enough: {}. Enrol them next."),
-        }
-        for outcome, (say, text) in tell.items():
-            if names := outcomes[outcome]:
-                more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-                say(request, text.format(f"{len(names):,} devices", ", ".join(names[:_NAMED]) + more))
-
-    def _enrol(self, request: HttpRequest, device: Device) -> str:
-        actor: Any = request.user
-        try:
-            actions.enrol(actor=actor, device=device)
-        except HostKeyChangedError:
-            return "changed"
-        except DeviceUnreachableError:
-            return "silent"
-        except OrchestratorError:
-            return "refused"
-        return "enrolled"
-
-    def enrol_view(self, request: HttpRequest, pk: Any) -> HttpResponse:
-        """Scan one device and pin its key; when it shows another one than before, ask first."""
-        device = get_object_or_404(self.get_queryset(request), pk=pk)
-        if not self.has_change_permission(request, device):
-            raise PermissionDenied
-        here = reverse("admin:orchestrator_device_change", args=[device.pk])
-        changed: dict[str, Any] = {}
-        if request.method == "POST":
-            actor: Any = request.user
-            try:
-                device = actions.enrol(actor=actor, device=device, replace="replace" in request.POST)
-            except HostKeyChangedError as error:
-                changed = dict(error.extra) or {"detail": error.detail}
-            except OrchestratorError as error:
-                messages.error(request, f"{device.name}: {error.detail}")
-                return HttpResponseRedirect(here)
-            else:
-                self.log_change(request, device, f"Host key pinned: {device.fingerprint}")
-                messages.success(request, f"The host key of {device.name} is pinned: {device.fingerprint}. "
-                                 "Compare it with the device's own.")  # fmt: skip
-                return HttpResponseRedirect(here)
-        context = {
-            **self.admin_site.each_context(request),
-            "title": f"Enrol {device.name}", "device": device, "changed": changed, "back": here,
-        }  # fmt: skip
-        return TemplateResponse(request, "orchestrator/enrol.html", context)

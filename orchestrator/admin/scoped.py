@@ -34,7 +34,7 @@ else:
 
 __all__ = (
     "OrganizationScopedAdmin", "OwnedForm", "RowForm", "RowFormSet", "UnfoldAdmin", "UnfoldInline", "VisibleFilter",
-    "access_of", "log_changes", "owner_of",
+    "access_of", "choices_for", "log_changes", "owner_of",
 )  # fmt: skip
 
 

@@ -160,18 +160,27 @@ class CredentialFilter(OwnedFilter):
 
 
 class DeviceFilter(OwnedFilter):
-    """``?group=…&location=…&platform=openwrt&is_active=true&enrolled=false`` as well."""
+    """``?group=…&location=…&platform=openwrt&is_active=true&enrolled=false&host_key_state=changed``."""
 
     group = filters.UUIDFilter()
     location = filters.UUIDFilter()
     platform = filters.ChoiceFilter(choices=Platform.choices)
     is_active = FlagFilter()
     host = filters.CharFilter()
+    host_key_state = filters.ChoiceFilter(
+        choices=[(word, word) for word in ("none", "pinned", "changed")], method="by_host_key_state"
+    )
     enrolled = FlagFilter(method="by_enrolled", help_text="Whether a host key is pinned.")
 
     class Meta:
         model = Device
         fields: tuple[str, ...] = ()
+
+    def by_host_key_state(self, rows: Any, name: str, value: str) -> Any:
+        """Devices without a pinned key, with one, or that did not show it."""
+        if value == "none":
+            return rows.filter(host_key="")
+        return rows.exclude(host_key="").filter(key_changed__isnull=value == "pinned")
 
     def by_enrolled(self, rows: Any, name: str, value: bool) -> Any:
         """Devices with, or without, a pinned host key."""

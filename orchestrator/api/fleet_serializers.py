@@ -288,14 +288,20 @@ class DeviceSerializer(OwnedSerializer):
     tags = ShortListField(child=LineField(max_length=64), required=False, default=list, max_length=64)
     host_key = TextField(required=False, allow_blank=True, default="", max_length=16_384)
     fingerprint = serializers.CharField(read_only=True, help_text="SHA-256 of the pinned host key.")
+    host_key_state = serializers.ChoiceField(
+        choices=("none", "pinned", "changed"), read_only=True, help_text="changed: it did not show the pinned key."
+    )
+    shown_fingerprint = serializers.CharField(
+        read_only=True, help_text="SHA-256 of a key that it has shown and that is not pinned."
+    )
 
     class Meta:
         model = Device
         fields = (
             "id", "organization", "name", "group", "location", "host", "port", "platform", "credentials",
-            "is_active", "tags", "host_key", "fingerprint", *_DATES,
+            "is_active", "tags", "host_key", "fingerprint", "host_key_state", "shown_fingerprint", *_DATES,
         )  # fmt: skip
-        read_only_fields = ("fingerprint", *_DATES)
+        read_only_fields = ("fingerprint", "host_key_state", "shown_fingerprint", *_DATES)
         validators: Sequence[Any] = ()
 
     def validate_host(self, value: str) -> str:
@@ -346,6 +352,8 @@ class DeviceSerializer(OwnedSerializer):
     def update(self, instance: Device, validated_data: dict[str, Any]) -> Device:
         """Update, with its credentials if they were given."""
         credentials = validated_data.pop("credentials", None)
+        if validated_data.get("host_key", instance.host_key) != instance.host_key:
+            validated_data |= {"shown_key": "", "key_changed": None}  # what was seen is compared with the new one
         with transaction.atomic():
             device: Device = super().update(instance, validated_data)
             if credentials is not None:

@@ -12,7 +12,6 @@ from rest_framework.response import Response
 
 from orchestrator import actions, audit
 from orchestrator.api import filters
-from orchestrator.api.fields import StrictBooleanField, StrictSerializer
 from orchestrator.api.fleet_serializers import (
     CredentialSerializer,
     DeviceGroupSerializer,
@@ -20,6 +19,7 @@ from orchestrator.api.fleet_serializers import (
     LocationSerializer,
     OrganizationSerializer,
 )
+from orchestrator.api.host_key_serializers import HostKeySerializer
 from orchestrator.api.permissions import OrganizationPermission, RolePermission, access_of, actor
 from orchestrator.api.run_serializers import ErrorSerializer
 from orchestrator.models import Credential, Device, DeviceGroup, Location, Organization, User
@@ -117,12 +117,6 @@ class CredentialViewSet(FleetViewSet):
     filterset_class = filters.CredentialFilter
 
 
-class HostKeySerializer(StrictSerializer):
-    """Whether another key than the pinned one may take its place."""
-
-    replace = StrictBooleanField(required=False, default=False)
-
-
 class DeviceViewSet(FleetViewSet):
     """Devices."""
 
@@ -141,9 +135,12 @@ class DeviceViewSet(FleetViewSet):
     )
     @action(detail=True, methods=["post"], url_path="host-key", url_name="host-key")
     def host_key(self, request: Request, pk: str) -> Response:
-        """Ask the device for its SSH host key and pin it.  Compare the fingerprint with the device's own."""
+        """Ask the device for its SSH host key, and pin it if it is accepted.
+
+        Without a word of acceptance its fingerprint is shown, to be compared with the device's own.
+        """
         device = self.get_object()
         given = HostKeySerializer(data=request.data)
         given.is_valid(raise_exception=True)
-        device = actions.enrol(actor=actor(request), device=device, replace=given.validated_data["replace"])
+        device = actions.enrol(actor=actor(request), device=device, **given.validated_data)
         return Response(self.get_serializer(device).data)

@@ -1,5 +1,6 @@
 """The rows: users, fleet, mass commands."""
 
+from orchestrator.models.addresses import validate_host_key
 from orchestrator.models.audit import AuditAction, AuditEntry
 from orchestrator.models.fleet import (
     Credential,
@@ -10,6 +11,7 @@ from orchestrator.models.fleet import (
     Location,
     Organization,
     Platform,
+    fingerprints,
 )
 from orchestrator.models.idempotency import IdempotencyKey
 from orchestrator.models.mass_commands import (
@@ -51,4 +53,6 @@ __all__ = (
     "Source",
     "Token",
     "User",
+    "fingerprints",
+    "validate_host_key",
 )

@@ -189,6 +189,18 @@ class Credential(OrganizationOwned):
         self.has_password, self.has_private_key = "password" in references, "private_key" in references
 
 
+def fingerprints(host_keys: str) -> str:
+    """SHA-256 fingerprints of keys as ``type base64``, one a line; what is no key has none."""
+    shown = []
+    for line in host_keys.splitlines():
+        try:
+            digest = hashlib.sha256(base64.b64decode(line.split()[1])).digest()
+        except (IndexError, binascii.Error):
+            continue
+        shown.append("SHA256:" + base64.b64encode(digest).decode().rstrip("="))
+    return "\n".join(shown)
+
+
 class Device(OrganizationOwned):
     """A router or server that is reached by SSH."""
 
@@ -206,6 +218,12 @@ class Device(OrganizationOwned):
         blank=True,
         validators=(validate_host_key,),
         help_text='The pinned SSH host key, "type base64", one a line; empty until the device is enrolled.',
+    )
+    shown_key = models.TextField(
+        blank=True, editable=False, help_text="A key that it has shown and that is not pinned: to be compared."
+    )
+    key_changed = models.DateTimeField(
+        null=True, editable=False, help_text="Since when it does not show the pinned key."
     )
 
     class Meta(OrganizationOwned.Meta):
@@ -225,14 +243,19 @@ class Device(OrganizationOwned):
     @property
     def fingerprint(self) -> str:
         """SHA-256 fingerprints of the pinned keys, as ``ssh-keygen -l`` shows them; empty when none is pinned."""
-        shown = []
-        for line in self.host_key.splitlines():
-            try:
-                digest = hashlib.sha256(base64.b64decode(line.split()[1])).digest()
-            except (IndexError, binascii.Error):
-                continue
-            shown.append("SHA256:" + base64.b64encode(digest).decode().rstrip("="))
-        return "\n".join(shown)
+        return fingerprints(self.host_key)
+
+    @property
+    def shown_fingerprint(self) -> str:
+        """Of the key that it has shown and that is not pinned."""
+        return fingerprints(self.shown_key)
+
+    @property
+    def host_key_state(self) -> str:
+        """``none`` is pinned, ``pinned``, or ``changed``: it did not show the pinned one."""
+        if not self.host_key:
+            return "none"
+        return "changed" if self.key_changed else "pinned"
 
 
 class DeviceCredential(models.Model):

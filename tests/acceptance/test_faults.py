@@ -75,8 +75,14 @@ def test_a_changed_host_key_stops_the_device_and_says_so(world: World) -> None:
         assert row["status"] == "unreachable", row
         assert "host key" in row["reason"]
         assert "password" not in row["reason"]
+        marked = world.service.get(f"controller/device/{world.devices[SICK]['id']}/")
+        assert (marked["host_key_state"], marked["fingerprint"]) == ("changed", world.devices[SICK]["fingerprint"])
+        seen = world.service.get("controller/audit/?action=device.host_key_changed")["results"][0]
+        assert (seen["object_name"], seen["door"]) == (SICK, "worker")
+        assert seen["details"]["shown"] == marked["shown_fingerprint"] != marked["fingerprint"]
         assert world.service.http.post(address, json={}).status_code == 409
-        assert world.service.post(address, {"replace": True})["host_key"] == world.lab.devices()[SICK].hostkey
+        accepted = world.service.post(address, {"fingerprint": marked["shown_fingerprint"]})
+        assert accepted["host_key"] == world.lab.devices()[SICK].hostkey
         assert world.service.run(**command)["status"] == "success"
     world.lab.wait_until(SICK, "up", boots=boots + 2)
     world.service.post(address, {"replace": True})
@@ -121,7 +127,7 @@ def test_a_device_that_is_not_enrolled_is_not_contacted(world: World) -> None:
     world.service.http.patch(address, json={"host_key": ""})
     row = world.service.run(devices=world.ids(SICK), type="custom", input={"command": "id"})["rows"][SICK]
     assert (row["status"], "host key" in row["reason"]) == ("unreachable", True), row
-    assert world.service.post(f"{address}host-key/", {})["host_key"] == world.lab.devices()[SICK].hostkey
+    assert world.service.post(f"{address}host-key/", {"accept": True})["host_key"] == world.lab.devices()[SICK].hostkey
 
 
 def test_much_output_is_cut_head_and_tail_and_never_dropped(world: World) -> None:

@@ -9,7 +9,7 @@ from django.urls import reverse
 from orchestrator import host_keys
 from orchestrator.access import Role
 from orchestrator.exceptions import DeviceUnreachableError
-from orchestrator.models import Credential, Device, Membership, Organization, Token, User
+from orchestrator.models import Credential, Device, Membership, Organization, Token, User, fingerprints
 from tests import factories
 from tests.integration.api_addresses import finish, launch
 
@@ -152,12 +152,12 @@ def test_devices_are_deactivated_and_activated_by_administrators(
 def test_an_operator_has_no_such_action(send: Any, organization: Organization) -> None:
     device = factories.device(organization=organization)
     operator = factories.user(organization=organization, role=Role.OPERATOR, is_staff=True)
-    for action in ("deactivate", "enrol_these", "delete_selected"):
+    for action in ("deactivate", "scan_these", "accept_these", "delete_selected"):
         _act(send, operator, action, device)
     assert Device.objects.get(pk=device.pk).is_active
 
 
-def test_enrolment_says_what_became_of_each(
+def test_host_keys_are_shown_then_accepted(
     send: Any, organization: Organization, administrator: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def scan(host: str, port: int) -> str:
@@ -169,24 +169,55 @@ def test_enrolment_says_what_became_of_each(
     new = factories.device(organization=organization, name="new", port=1)
     silent = factories.device(organization=organization, name="silent", port=2)
     changed = factories.device(organization=organization, name="changed", port=3, host_key=OTHER_KEY)
-    page = _act(send, administrator, "enrol_these", new, silent, changed)
-    assert "1 devices pinned or confirmed: new." in page
+    rows = (new, silent, changed)
+    page = _act(send, administrator, "scan_these", *rows)
+    shown = fingerprints(KEY)
+    assert f"1 devices show a new key. Compare the fingerprints, then accept those shown: new ({shown})" in page
     assert "1 devices did not answer with a host key: silent." in page
-    assert "1 devices show another key than the pinned one: changed." in page
-    assert [Device.objects.get(pk=row.pk).host_key for row in (new, silent, changed)] == [KEY, "", OTHER_KEY]
+    assert f"1 devices show another key than the pinned one. Look at each on its page: changed ({shown})" in page
+    assert [Device.objects.get(pk=row.pk).host_key for row in rows] == ["", "", OTHER_KEY]
+    monkeypatch.setattr(host_keys, "scan", lambda host, port: OTHER_KEY)  # what was shown is what is accepted
+    page = _act(send, administrator, "accept_these", *rows)
+    assert "1 devices have the shown key pinned now: new." in page
+    assert [Device.objects.get(pk=row.pk).host_key for row in rows] == [KEY, "", OTHER_KEY]
 
 
-def test_a_changed_key_is_replaced_only_when_asked_for(
-    send: Any, organization: Organization, administrator: User, monkeypatch: pytest.MonkeyPatch
+def test_a_changed_key_is_marked_and_replaced_only_by_its_fingerprint(
+    client: Any, send: Any, organization: Organization, administrator: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(host_keys, "scan", lambda host, port: KEY)
     device = factories.device(organization=organization, host_key=OTHER_KEY)
-    page = send(administrator, "admin:orchestrator_device_enrol", device.pk, data={}).content.decode()
+    enrol = ("admin:orchestrator_device_enrol", device.pk)
+    page = send(administrator, *enrol, data={}).content.decode()
     assert device.fingerprint in page
-    assert Device(host_key=KEY).fingerprint in page
+    assert fingerprints(KEY) in page
+    assert "Since" in client.get(reverse("admin:orchestrator_device_change", args=[device.pk])).content.decode()
+    for state, listed in (("changed", True), ("no", False)):
+        shown = client.get(reverse("admin:orchestrator_device_changelist"), {"pinned": state}).content.decode()
+        assert (str(device.pk) in shown) is listed
+    send(administrator, *enrol, data={"fingerprint": device.fingerprint})
     assert Device.objects.get(pk=device.pk).host_key == OTHER_KEY
-    send(administrator, "admin:orchestrator_device_enrol", device.pk, data={"replace": "1"})
+    send(administrator, *enrol, data={"fingerprint": fingerprints(KEY)})
+    device.refresh_from_db()
+    assert (device.host_key, device.host_key_state, device.shown_key) == (KEY, "pinned", "")
+
+
+def test_a_known_hosts_file_is_looked_at_then_accepted(
+    send: Any, organization: Organization, administrator: User
+) -> None:
+    device = factories.device(organization=organization, name="attic", host="192.0.2.7")
+    form = {"organization": str(organization.pk), "known_hosts": f"192.0.2.7 {KEY}\n@revoked * {KEY}"}
+    address = "admin:orchestrator_device_known_hosts"
+    page = send(administrator, address, data=form).content.decode()
+    assert fingerprints(KEY) in page
+    assert "2: Revoked keys are not supported" in page
+    assert Device.objects.get(pk=device.pk).host_key == ""
+    send(administrator, address, data=form | {"accept": "1"})
     assert Device.objects.get(pk=device.pk).host_key == KEY
+    operator = factories.user(organization=organization, role=Role.OPERATOR, is_staff=True)
+    assert send(operator, address, data=form).status_code == 403
+    foreign = form | {"organization": str(factories.organization().pk), "accept": "1"}
+    assert "Select a valid choice" in send(administrator, address, data=foreign).content.decode()
 
 
 def test_only_administrators_enrol(send: Any, organization: Organization) -> None:

@@ -44,7 +44,7 @@ CONTROLS = ("/cancel/", "/pause/", "/resume/")  # of a run that goes on; the oth
 PASSWORD = "a-long-Password-77"
 LIKELY = {
     "name": "another", "username": "another", "password": PASSWORD, "private_key": "", "host": "192.0.2.9",
-    "host_key": "", "type": "custom", "cron": "0 4 * * 0", "timezone": "UTC", "controls": {},
+    "host_key": "", "type": "custom", "cron": "0 4 * * 0", "timezone": "UTC", "controls": {}, "fingerprint": "",
 }  # fmt: skip
 LAUNCHES = ("/batch-command/", "/confirmation/", "/command/")
 SURPRISES = {  # what may leave no device to run on, or is over already

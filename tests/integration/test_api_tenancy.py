@@ -33,7 +33,8 @@ TABLE: dict[str, dict[str, tuple[int, int, int, int]]] = {
         "get": READ, "put": (200, 200, 403, 403), "patch": (200, 200, 403, 403), "delete": (204, 403, 403, 403),
     },
     "device-inventory": {"get": READ},
-    "device-known-hosts": {"get": READ},
+    "device-known-hosts": {"get": READ, "post": (200, 200, 403, 403)},
+    "device-host-keys": {"post": (200, 200, 403, 403)},
     "device-host-key": {"post": (200, 200, 403, 403)},
     "device-command": {"get": READ, "post": (201, 201, 201, 403)},
     "schedule-list": {"get": READ, "post": (201, 201, 201, 403)},
@@ -105,7 +106,15 @@ CASES = [
     for method, statuses in methods.items()
     for role, status in zip(ROLES, statuses, strict=True)
 ]
-WITHOUT_ID = ("-list", "-confirmation", "user-me", "device-inventory", "device-known-hosts", "audit-export")
+WITHOUT_ID = (
+    "-list",
+    "-confirmation",
+    "user-me",
+    "device-inventory",
+    "device-known-hosts",
+    "device-host-keys",
+    "audit-export",
+)
 ADDRESSED = [case[:3] for case in CASES if not case[0].endswith(WITHOUT_ID)]
 
 
@@ -143,6 +152,12 @@ class World:
     def body(self, name: str, method: str) -> Any:
         """A body that the route takes."""
         owner = str(self.organization.pk)
+        host_keys = {
+            "device-host-keys": {"devices": [str(self.device.pk)]},
+            "device-known-hosts": {"organization": owner, "known_hosts": "127.0.0.1 ssh-ed25519 AAAA"},
+        }
+        if name in host_keys:
+            return host_keys[name]
         if name in ("batch-command-list", "batch-command-confirmation"):
             return {**UPTIME, "organization": owner}
         if name == "device-command":
