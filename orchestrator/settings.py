@@ -147,6 +147,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "orchestrator.browsers.BrowserPolicyMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "orchestrator.origin.OriginMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -188,6 +189,7 @@ STATIC_ROOT.mkdir(parents=True, exist_ok=True)  # WhiteNoise warns where there i
 WHITENOISE_USE_FINDERS = True  # no collectstatic step
 X_FRAME_OPTIONS = "DENY"
 SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PRODUCTION
 SECURE_SSL_REDIRECT = PRODUCTION
 SECURE_HSTS_SECONDS = 31_536_000 if PRODUCTION else 0
@@ -276,6 +278,7 @@ UNFOLD = {
     "DASHBOARD_CALLBACK": "orchestrator.admin.dashboard.context",
     "SIDEBAR": {"navigation": "orchestrator.admin.navigation.sidebar"},
     "STYLES": ["orchestrator.admin.navigation.stylesheet"],
+    "SCRIPTS": ["orchestrator.admin.navigation.styles_by_script"],
 }
 
 LOGGING = {

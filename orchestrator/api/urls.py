@@ -1,7 +1,7 @@
 """Addresses of the API."""
 
 from django.urls import include, path, re_path
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 from rest_framework.routers import SimpleRouter
 
 from orchestrator.api import (
@@ -55,6 +55,6 @@ urlpatterns = [
     path("users/token/", user_views.TokenView.as_view(), name="token"),
     path("users/token/<uuid:pk>/", user_views.TokenDetailView.as_view(), name="token-detail"),
     path("schema/", SpectacularAPIView.as_view(permission_classes=()), name="schema"),
-    path("docs/", SpectacularSwaggerView.as_view(url_name="schema", permission_classes=()), name="docs"),
+    path("docs/", SpectacularSwaggerSplitView.as_view(url_name="schema", permission_classes=()), name="docs"),
     re_path(r"^.*[^/]\Z", errors.without_slash, name="without-slash"),
 ]
