@@ -64,6 +64,7 @@ class AuditAction(models.TextChoices):
     SCHEDULE_DELETE = "schedule.delete", "deleted a schedule"
     AUDIT_EXPORT = "audit.export", "exported the audit log"
     AUDIT_DELETE = "audit.delete", "deleted old audit entries"
+    KEYS_ROTATE = "keys.rotate", "sealed the stored secrets anew"
     RETENTION = "retention.delete", "deleted old runs and results"
 
 

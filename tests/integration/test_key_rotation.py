@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from orchestrator import resealing
 from orchestrator.admin import drafts
-from orchestrator.models import Credential, CredentialSecrets, MassCommand, Schedule
+from orchestrator.models import AuditEntry, Credential, CredentialSecrets, MassCommand, Schedule
 from orchestrator.models.sealed import sealed_columns
 from orchestrator.secrets import key_of, open_sealed, seal
 from orchestrator.settings import BASE_DIR
@@ -73,6 +73,8 @@ def test_everything_sealed_is_sealed_anew_and_the_old_key_can_go(ring: Any) -> N
     stored = Session.objects.get(session_key=f"draft{draft.hex}").session_data
     assert drafts.Draft.opened(draft, stored).input == SECRET
     assert ": 0 sealed anew" in rotate()
+    entries = AuditEntry.objects.filter(action="keys.rotate", object_name="new")
+    assert sorted(entry.details["resealed"]["credential.sealed"] for entry in entries) == [0, 1]
 
 
 @pytest.mark.django_db

@@ -5,6 +5,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from orchestrator import audit
+from orchestrator.models import AuditAction
 from orchestrator.resealing import keys_in_use, old_keys, reseal
 from orchestrator.secrets import current_key
 
@@ -23,7 +25,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run; fails when a secret can't be opened, or is still sealed with an old key."""
-        unreadable = 0
+        unreadable, resealed = 0, {}
         if not options["check"]:
             for done in reseal():
                 more = f", {done.overtaken} were changed by others meanwhile" if done.overtaken else ""
@@ -31,6 +33,10 @@ class Command(BaseCommand):
                 for pk in done.unreadable:
                     self.stdout.write(self.style.ERROR(f"{done.column}: that of {pk} can't be opened"))
                 unreadable += len(done.unreadable)
+                resealed[str(done.column)] = done.resealed
+            about = audit.Subject(kind="keys", name=current_key())
+            details = {"resealed": resealed, "unreadable": unreadable}
+            audit.record(AuditAction.KEYS_ROTATE, about=about, details=details)
         left = self._tell_keys()
         if unreadable:
             raise CommandError(
