@@ -60,6 +60,18 @@ def test_each_fault_has_its_status_and_a_reason_for_people(
     assert "ansible" not in event.reason.lower()
 
 
+def test_healthy_devices_wait_for_sick_ones_only_as_long_as_the_limits_and_forks_make_them(engine: Engine) -> None:
+    sick_ones, healthy = ("openwrt1", "openwrt2", "openwrt3"), ("openwrt4", "openwrt5", "linux1")
+    for name in sick_ones:
+        engine.lab.fault(name, "blackhole")
+    result = engine.custom("hostname", *sick_ones, *healthy, limits=SHORT, forks=2)
+    ended = {name: event.at for name, event in result.finished.items()}
+    assert [result.finished[name].status for name in healthy] == ["success"] * 3
+    # Two at a time: the second one frees its fork after 2 s, the third after 4.
+    assert min(ended[name] for name in healthy) < ended["openwrt3"]
+    assert (max(ended[name] for name in healthy) - ended["openwrt1"]).total_seconds() < 2 + 4
+
+
 def test_a_run_with_sick_devices_is_complete_and_takes_no_longer_than_the_limits(sick: Result) -> None:
     assert sick.outcome.ended == "completed"
     assert len(sick.started) == len(sick.finished) == 9
