@@ -45,8 +45,8 @@ def _run_slice(slice_id: str, attempt: int) -> None:
         log.info("Slice %s goes back to the queue: this worker starts nothing more", slice_id)
         dispatch.enqueue([(pk, attempt + 1)])
         return
-    slice_ = Slice.objects.select_related("mass_command").get(pk=pk)
-    MassCommand.objects.begin(slice_.mass_command_id)
+    slice_ = Slice.objects.get(pk=pk)
+    MassCommand.objects.begin(slice_.mass_command_id)  # before the run is read: its deadline counts from now
     change = None
     try:
         change = planning.password_change(slice_.mass_command)

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from django.conf import settings
 from django.db import transaction
@@ -134,7 +134,8 @@ def _ending(run: MassCommand, now: datetime) -> Ending | None:
     if run.cancel_requested:
         return Ending.STOPPED
     if run.budget_spent:
-        return Ending.TERMINATED
+        canary = run.wave == 1 and run.controls.get("canary")  # whose first error is one too many
+        return Ending.CANARY_FAILED if canary else Ending.TERMINATED
     if run.deadline and run.deadline <= now:
         return Ending.DEADLINE
     return None
@@ -154,7 +155,7 @@ def _check_wave(run: MassCommand, now: datetime) -> Ending | None:
         return None
     if run.wave == 1 and run.controls.get("canary") and _errors_of_wave(run):
         MassCommand.objects.filter(pk=run.pk, budget_spent=None).update(budget_spent=now)
-        return Ending.TERMINATED
+        return Ending.CANARY_FAILED
     if run.pause_manual:
         return None  # a person approves
     if run.pause_seconds and run.wave_due is None:
@@ -163,6 +164,27 @@ def _check_wave(run: MassCommand, now: datetime) -> Ending | None:
     if run.wave_due is None or run.wave_due <= now:
         open_wave(run)
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Why nothing starts at the moment."""
+
+    what: Literal["start", "resume", "approval", "pause"]
+    until: datetime | None = None  # None: a person says
+
+
+def waits_for(run: MassCommand) -> Wait | None:
+    """What has to happen before more of the run starts; None when it goes on by itself, or has ended."""
+    if not run.is_active or run.cancel_requested or run.budget_spent:
+        return None
+    if run.paused:
+        return Wait("resume")
+    if run.status == RunStatus.SCHEDULED:
+        return Wait("start", run.run_at)
+    if not (run.pause_manual or run.pause_seconds) or not wave_is_over(run):
+        return None
+    return Wait("approval") if run.pause_manual else Wait("pause", run.wave_due)
 
 
 def wave_is_over(run: MassCommand) -> bool:

@@ -63,6 +63,7 @@ class Ending(enum.StrEnum):
     LOST = "lost"
     CANCELLED_LOST = "cancelled_lost"
     TERMINATED = "terminated"
+    CANARY_FAILED = "canary_failed"
     PAUSED = "paused"
 
 
@@ -94,6 +95,10 @@ _LEFT_OVER: Final[Mapping[Ending, tuple[tuple[CommandStatus, str, str], tuple[Co
     Ending.TERMINATED: (
         (_C.TERMINATED, "error_budget", "The run had more errors than it may have; the device was not contacted."),
         (_C.LOST, "error_budget", "The run was ended; the device may have carried out the command."),
+    ),
+    Ending.CANARY_FAILED: (
+        (_C.TERMINATED, "canary_failed", "The first devices did not all succeed; this one was not contacted."),
+        (_C.LOST, "canary_failed", "The run was ended; the device may have carried out the command."),
     ),
     Ending.LOST: (
         (_C.LOST, "worker_died", "The worker died; the device may have carried out the command."),

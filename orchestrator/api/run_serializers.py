@@ -11,6 +11,7 @@ from orchestrator.api.fields import LineField, TextField, WholeNumberField, Word
 from orchestrator.api.target_serializers import TargetsSerializer
 from orchestrator.models import Command, CommandType, MassCommand
 from orchestrator.models.mass_commands import LABEL_LENGTH, NOTES_LENGTH
+from orchestrator.pacing import waits_for
 from orchestrator.playbooks import specification
 from orchestrator.states import CommandStatus
 from orchestrator.targeting import TargetFilter
@@ -174,14 +175,28 @@ class CommandPageSerializer(serializers.Serializer[Any]):
     results = CommandSerializer(many=True)
 
 
-class MassCommandDetailSerializer(MassCommandSerializer):
-    """A mass command with its targets and the first page of results."""
+class WaitSerializer(serializers.Serializer[Any]):
+    """What a run waits for: its start, a resume after a pause, an approval between waves, or the pause between them."""
 
+    what = serializers.ChoiceField(choices=["start", "resume", "approval", "pause"])
+    until = serializers.DateTimeField(allow_null=True, help_text="null: until a person says so, with resume/.")
+
+
+class MassCommandDetailSerializer(MassCommandSerializer):
+    """A mass command with what it waits for, its targets and the first page of results."""
+
+    waits_for = serializers.SerializerMethodField()
     commands = serializers.SerializerMethodField()
 
     class Meta(MassCommandSerializer.Meta):
-        fields = (*MassCommandSerializer.Meta.fields, "targets", "digest", "commands")
+        fields = (*MassCommandSerializer.Meta.fields, "waits_for", "targets", "digest", "commands")
         read_only_fields = fields
+
+    @extend_schema_field(WaitSerializer(allow_null=True))
+    def get_waits_for(self, run: MassCommand) -> dict[str, Any] | None:
+        """Why nothing more starts at the moment."""
+        wait = waits_for(run)
+        return WaitSerializer(wait).data if wait else None
 
     @extend_schema_field(CommandPageSerializer)
     def get_commands(self, run: MassCommand) -> dict[str, Any]:

@@ -153,7 +153,7 @@ def test_a_bad_filter_is_named(operator: Any, name: str, value: str) -> None:
 def test_the_detail_has_targets_and_the_first_page_of_results(operator: Any, fleet: Any) -> None:
     run = launch(operator, organization=str(fleet.pk))
     shown = operator.get(f"{RUNS}{run['id']}/").json()
-    assert set(shown) == RUN_FIELDS | {"targets", "digest", "commands"}
+    assert set(shown) == RUN_FIELDS | {"targets", "digest", "commands", "waits_for"}
     assert shown["targets"] == {"organization": str(fleet.pk)}
     page = shown["commands"]
     assert page["url"].endswith(f"{RUNS}{run['id']}/commands/")

@@ -129,3 +129,20 @@ def test_a_worker_that_starts_wipes_what_dead_runs_have_left(
         assert (alive / "secret").exists()
     assert not (dead / "secret").exists()
     assert started_hosts("dead") == frozenset()  # as recovery may yet ask
+
+
+def test_the_deadline_counts_for_the_slice_with_which_the_run_begins(
+    run: MassCommand, outbox: list[Any], asked: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Device.objects.update(host_key="ssh-ed25519 AAAA")
+    MassCommand.objects.update(deadline_seconds=7.0)
+    seen: list[float] = []
+
+    def carry_out(request: RunRequest, **_: Any) -> RunOutcome:
+        seen.append(request.deadline)
+        return RunOutcome("deadline")
+
+    monkeypatch.setattr("orchestrator.runner.run", carry_out)
+    jobs.run_slice(str(run.slices.get().pk), 1)
+    assert 0 < seen[0] <= 7
+    assert counts(run) == {"terminated": 3}

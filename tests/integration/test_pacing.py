@@ -10,7 +10,7 @@ from django.utils import timezone
 from orchestrator import actions, planning, recovery
 from orchestrator.events import HostEvent
 from orchestrator.models import Command, MassCommand, Organization, Slice
-from orchestrator.pacing import Controls, advance
+from orchestrator.pacing import Controls, Wait, advance, waits_for
 from orchestrator.recording import Ending, Recorder, settle
 from orchestrator.states import CommandStatus
 from orchestrator.targeting import TargetFilter
@@ -95,6 +95,7 @@ def test_a_failed_canary_ends_the_run() -> None:
     work(canary, CommandStatus.FAILED)
     assert counts(run) == {"failed": 1, "terminated": 9}
     assert run.status == "failed"
+    assert "first devices" in Command.objects.filter(mass_command=run, status="terminated")[0].reason
 
 
 def test_a_canary_that_lives_lets_the_rest_start() -> None:
@@ -118,6 +119,7 @@ def test_the_next_wave_waits_for_its_time(settings: Any) -> None:
         work(slice_)
     assert not released(run)
     run.refresh_from_db()
+    assert waits_for(run) == Wait("pause", run.wave_due)
     assert run.wave_due
     assert run.wave_due > timezone.now() + timedelta(seconds=50)
     MassCommand.objects.filter(pk=run.pk).update(wave_due=timezone.now())
@@ -133,6 +135,8 @@ def test_a_manual_pause_waits_for_an_approval() -> None:
         work(slice_)
     recovery.go_on()
     assert not released(run)
+    run.refresh_from_db()
+    assert waits_for(run) == Wait("approval")
     actions.resume(actor=factories.superuser(), run=run)
     assert sum(slice_.size for slice_ in released(run)) == 2
 
