@@ -18,6 +18,7 @@ from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.html import format_html
 from unfold.widgets import INPUT_CLASSES, UnfoldAdminSelectWidget, UnfoldBooleanSwitchWidget
 
 from orchestrator import audit, scheduling
@@ -194,7 +195,7 @@ def _input(row: Schedule | None) -> dict[str, str]:
 class ScheduleAdmin(OrganizationScopedAdmin):
     """Members see them; whoever may run commands in their organization may change them."""
 
-    list_display = ("name", "organization", "type", "cron", "timezone", "enabled", "next_run", "last_run", "outcome")
+    list_display = ("name", "organization", "type", "times", "enabled", "next_time", "last_time", "outcome")
     list_filter = ("enabled", "type", ("organization", VisibleFilter))
     list_select_related = ("organization",)
     search_fields = ("name",)
@@ -212,6 +213,21 @@ class ScheduleAdmin(OrganizationScopedAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Operators."""
         return self._may(Right.RUN, request, obj)
+
+    @admin.display(description="when")
+    def times(self, row: Schedule) -> str:
+        """The expression and whose clock it means."""
+        return format_html('<code class="o-mono">{}</code> <span class="o-sub">{}</span>', row.cron, row.timezone)
+
+    @admin.display(description="next run (UTC)", ordering="next_run")
+    def next_time(self, row: Schedule) -> str:
+        """When it starts its next run."""
+        return f"{row.next_run:%Y-%m-%d %H:%M}" if row.next_run else "—"
+
+    @admin.display(description="last time (UTC)", ordering="last_run")
+    def last_time(self, row: Schedule) -> str:
+        """When it was due last."""
+        return f"{row.last_run:%Y-%m-%d %H:%M}" if row.last_run else "—"
 
     @admin.display(description="last result")
     def outcome(self, row: Schedule) -> str:

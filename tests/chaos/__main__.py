@@ -9,7 +9,7 @@ from pathlib import Path
 def main(file: str) -> None:
     """A line for each kind of fault: rounds, how many met a living victim, seconds until all had ended, statuses."""
     rounds = [json.loads(line) for line in Path(file).read_text().splitlines()]
-    sys.stdout.write(f"{'fault':<12}{'rounds':>8}{'hit':>6}{'median s':>10}{'slowest s':>11}  devices by status\n")
+    sys.stdout.write(f"{'fault':<22}{'rounds':>8}{'hit':>6}{'median s':>10}{'slowest s':>11}  devices by status\n")
     for kind in sorted({each["kind"] for each in rounds}):
         of_kind = [each for each in rounds if each["kind"] == kind]
         seconds = sorted(each["seconds"] for each in of_kind)
@@ -18,7 +18,7 @@ def main(file: str) -> None:
             counts.update(each["counts"])
         hit, said = sum(each["hit"] for each in of_kind), ", ".join(f"{n} {name}" for name, n in counts.most_common())
         median, slowest = seconds[len(seconds) // 2], seconds[-1]
-        sys.stdout.write(f"{kind:<12}{len(of_kind):>8}{hit:>6}{median:>10.1f}{slowest:>11.1f}  {said}\n")
+        sys.stdout.write(f"{kind:<22}{len(of_kind):>8}{hit:>6}{median:>10.1f}{slowest:>11.1f}  {said}\n")
 
 
 if __name__ == "__main__":
