@@ -162,8 +162,25 @@ class Limits:
         return ("cancelled", 0.0) if self.stopped() else None
 
 
+def carry_out(
+    argv: list[Any], options: dict[str, Any], follow_up: Callable[[subprocess.Popen[bytes]], tuple[GaveUp, float]]
+) -> tuple[int, GaveUp, float]:
+    """From the start of ssh to its end: its status, which limit passed, and the seconds.  May be a thread's work.
+
+    Raises OSError when it can't be started.
+    """
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, **options)
+    begin = time.monotonic()
+    try:
+        gave_up, seconds = follow_up(process)
+        seconds = seconds or time.monotonic() - begin
+    finally:
+        end(process)
+    return process.returncode, gave_up, seconds
+
+
 def follow(
-    process: subprocess.Popen[bytes], in_data: bytes, outputs: dict[Any, Capture], log: Log, limits: Limits
+    process: subprocess.Popen[bytes], in_data: bytes, outputs: tuple[Capture, Capture], log: Log, limits: Limits
 ) -> tuple[GaveUp, float]:
     """Carry bytes until ssh has closed both outputs, or a limit has passed: which one, and its seconds.
 
@@ -171,20 +188,21 @@ def follow(
     """
     heard = time.monotonic()
     logged_in, deadline, left = False, heard + limits.connect, memoryview(in_data)
+    captures: dict[Any, Capture] = dict(zip((process.stdout, process.stderr), outputs, strict=True))
     with selectors.DefaultSelector() as selector:
-        for source in (*outputs, log.read_fd):
+        for source in (*captures, log.read_fd):
             selector.register(source, selectors.EVENT_READ)
         if in_data and process.stdin:
             os.set_blocking(process.stdin.fileno(), False)
             selector.register(process.stdin, selectors.EVENT_WRITE)
-        open_outputs = len(outputs)
+        open_outputs = len(captures)
         while open_outputs and (now := time.monotonic()) < deadline:
             if early := limits.end_early(log, now - heard):
                 return early
             for key, _ in selector.select(min(deadline - now, POLL_STOP)):
-                if key.fileobj in outputs:
+                if key.fileobj in captures:
                     chunk = os.read(key.fd, CHUNK)
-                    outputs[key.fileobj].feed(chunk)
+                    captures[key.fileobj].feed(chunk)
                     heard = time.monotonic()
                     if not chunk:
                         selector.unregister(key.fileobj)

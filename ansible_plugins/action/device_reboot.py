@@ -9,6 +9,7 @@ import math
 import time
 from typing import Any
 
+from ansible_plugins.cooperation import sleep
 from ansible_plugins.device_action import DeviceAction, fail, last_line
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
@@ -45,7 +46,7 @@ class ActionModule(DeviceAction):
         """Look until the boot id is another.  Nothing that fails meanwhile is final: the device is on its way."""
         deadline, pause, seen = begin + limit, PAUSE[0], ""
         last: dict[str, Any] = {}
-        time.sleep(min(FIRST_LOOK, limit))
+        sleep(min(FIRST_LOOK, limit))
         while (left := deadline - time.monotonic()) > 0:
             connect = min(left, float(self._connection.get_option("timeout")))
             last = self._connection.attempt(
@@ -58,7 +59,7 @@ class ActionModule(DeviceAction):
                 seconds = time.monotonic() - begin
                 said = f"Came back after {seconds:.1f} s.\nboot id before {old}\nboot id after  {seen}\n"
                 return {"changed": True, "rc": 0, "stdout": said, "stderr": "", "orchestrator": {"code": ""}}
-            time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
+            sleep(max(0.0, min(pause, deadline - time.monotonic())))
             pause = min(pause * 1.5, PAUSE[1])
         about = {"last": last.get("orchestrator", {}).get("code", "")}
         result = {"changed": True, "stdout": f"boot id before {old}\n", "orchestrator": about}

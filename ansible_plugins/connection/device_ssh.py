@@ -14,15 +14,16 @@ import math
 import os
 import re
 import subprocess
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.connection import ssh
 
+from ansible_plugins.cooperation import aborted, offload
 from ansible_plugins.run_state import LOGGED_IN, STOPPED, has, note_login
-from ansible_plugins.ssh_process import Capture, Limits, Log, Session, end, follow
+from ansible_plugins.ssh_process import Capture, Limits, Log, Session, carry_out, follow
 
 # Ansible reads this when it loads the plugin: the options of its own ssh connection, and these.
 DOCUMENTATION = (
@@ -115,7 +116,8 @@ class Connection(ssh.Connection):  # type: ignore[misc]
             raise_unless_ended(cancelled(host))
         with Log() as log:
             # checkrc: rc 255 is judged by the log, not by the number
-            rc, out, err = self._bare_run(log.into(cmd), in_data, sudoable=sudoable, checkrc=False)
+            argv = log.into(cmd)
+            rc, out, err = offload(lambda: self._bare_run(argv, in_data, sudoable=sudoable, checkrc=False))
             log.read()
             session = Session(rc, Capture(0), Capture(0), log.text.decode(errors="replace"))
             if session.logged_in:
@@ -216,7 +218,7 @@ class Connection(ssh.Connection):  # type: ignore[misc]
         limits = Limits(
             connect=connect_timeout or float(self.get_option("timeout")),
             execution=execution_timeout or float(self.get_option("execution_timeout")) or math.inf,
-            stopped=lambda: has(STOPPED, host),
+            stopped=lambda: has(STOPPED, host) or aborted(),
         )
         try:
             argv = self._build_command(self.get_option("ssh_executable"), "ssh", str(self.get_option("host")), command)
@@ -226,28 +228,19 @@ class Connection(ssh.Connection):  # type: ignore[misc]
             return Session(255, Capture(0), Capture(0), str(error), "key")
         out, err = Capture(limit), Capture(limit)
         with Log() as log:
-            process = self._spawn(log.into(argv), subprocess.PIPE if in_data else subprocess.DEVNULL)
+            stdin = subprocess.PIPE if in_data else subprocess.DEVNULL
+            words, options = log.into(argv), {"stdin": stdin, **self._init_shm()}
+            follow_up = partial(follow, in_data=in_data, outputs=(out, err), log=log, limits=limits)
             try:
-                begin = time.monotonic()
-                outputs = {process.stdout: out, process.stderr: err}
-                gave_up, seconds = follow(process, in_data, outputs, log, limits)
-                seconds = seconds or time.monotonic() - begin
-            finally:
-                end(process)
+                rc, gave_up, seconds = offload(lambda: carry_out(words, options, follow_up))
+            except OSError as error:
+                raise AnsibleError(f"ssh could not be started: {error.strerror}") from error
             log.read()
             text, before = log.text.decode(errors="replace"), has(LOGGED_IN, host)
-            session = Session(process.returncode, out, err, text, gave_up, seconds, before)
+            session = Session(rc, out, err, text, gave_up, seconds, before)
             if session.logged_in and not before:
                 note_login(host)
             return session
-
-    def _spawn(self, argv: list[Any], stdin: int) -> subprocess.Popen[bytes]:
-        try:
-            return subprocess.Popen(
-                argv, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, **self._init_shm()
-            )
-        except OSError as error:
-            raise AnsibleError(f"ssh could not be started: {error.strerror}") from error
 
 
 def cancelled(host: str) -> Session:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.test import override_settings
 
 from orchestrator.events import HostEvent
 from tests.integration.engine import Engine, Result, ssh_clients, until
@@ -18,8 +19,8 @@ SHORT = {"connect": 2.0, "execution": 3.0}  # seconds
 
 
 # ---------------------------------------------------------------- faults
-@pytest.fixture(scope="module")
-def sick(engine_lab: Engine) -> Result:
+@pytest.fixture(scope="module", params=[True, False], ids=["fast path", "without the fast path"])
+def sick(engine_lab: Engine, request: pytest.FixtureRequest) -> Result:
     """One run over devices of which each has something else."""
     lab, target = engine_lab.lab, engine_lab.target
     for name, fault in {"openwrt1": "refuse", "openwrt2": "blackhole", "openwrt3": "mute", "linux1": "hang"}.items():
@@ -31,7 +32,8 @@ def sick(engine_lab: Engine) -> Result:
     targets += [target("openwrt6", password="not this one"), target("linux1"), target("linux2")]
     targets += [target("openwrt7", host_key=engine_lab.device("openwrt6").hostkey)]
     try:
-        return engine_lab.run(engine_lab.request(targets, command="hostname", limits=SHORT))
+        with override_settings(FAST_PATH=request.param):
+            return engine_lab.run(engine_lab.request(targets, command="hostname", limits=SHORT))
     finally:
         engine_lab.heal()
 
