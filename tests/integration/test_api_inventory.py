@@ -7,7 +7,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from orchestrator.access import Role
-from orchestrator.models import Device, Organization
+from orchestrator.models import Device, Organization, Token
 from tests import factories
 from tests.integration.api_addresses import DEVICES, MISSING
 
@@ -133,3 +133,12 @@ def test_the_pinned_keys_are_a_known_hosts_file(api: Any, north: Organization) -
     lines = b"".join(reply.streaming_content).decode().splitlines()
     assert sorted(lines) == sorted([f"192.0.2.1 {KEY}", f"[2001:db8::2]:2222 {KEY}", f"[2001:db8::2]:2222 {KEY}"])
     assert client.get(KNOWN_HOSTS, {"name": "server"}).getvalue() == b""
+
+
+def test_a_token_of_one_organization_leads_to_no_other(api: Any, north: Organization) -> None:
+    factories.device(name="foreign", host="192.0.2.99", host_key=KEY)
+    root = factories.superuser()
+    root.token = Token.objects.create(user=root, organization=north, read_only=True)
+    client = api(root)
+    assert names(client.get(INVENTORY)) == ["attic", "cellar", "server"]
+    assert b"192.0.2.99" not in client.get(KNOWN_HOSTS).getvalue()
