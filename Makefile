@@ -2,6 +2,8 @@
 # make test     all tests, on SQLite, and those marked "database" again on a private PostgreSQL
 # make serve    the service, kept running: web, workers, recovery and a private queue (SERVE_ARGS="--port 8080")
 # make chaos    what dies at any moment, many rounds on many devices (CHAOS_ROUNDS=20 CHAOS_DEVICES=40, CHAOS_CANCELS=50)
+# make bench    this service, Ansible and bare SSH clients on the same devices, into docs/benchmarks.md (as root; an hour)
+# make bench-quick   the same in a few minutes, printed only (BENCH_ARGS="--only service --sizes 500")
 # make lint     every check that is not a test
 # make format   what the formatter and the linter can mend by themselves
 # make lock     newest versions into requirements*.txt, with hashes
@@ -10,7 +12,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos serve lint format lock run-venv dev-venv
+.PHONY: help demo test chaos bench bench-quick serve lint format lock run-venv dev-venv bench-venv
 
 export PYTHON
 BIN := .venv/bin
@@ -19,6 +21,7 @@ PYTHON_CODE := $(wildcard orchestrator lab demo benchmarks tests inventory_plugi
 PYTEST_SPREAD ?= -n auto --maxprocesses 4 --dist loadfile
 PYTEST_ARGS ?=
 SERVE_ARGS ?=
+BENCH_ARGS ?=
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -41,6 +44,14 @@ chaos: dev-venv
 	@mkdir -p $(dir $(CHAOS_REPORT)) && rm -f $(CHAOS_REPORT)
 	$(BIN)/pytest tests/chaos $(PYTEST_ARGS) || { $(BIN)/python -m tests.chaos $(CHAOS_REPORT); exit 1; }
 	@$(BIN)/python -m tests.chaos $(CHAOS_REPORT)
+
+bench: dev-venv bench-venv
+	@scripts/install-packages bench
+	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+bench-quick: dev-venv bench-venv
+	@scripts/install-packages bench
+	@$(BIN)/python -m benchmarks --quick $(BENCH_ARGS)
 
 serve: run-venv
 	@$(BIN)/python manage.py serve $(SERVE_ARGS)
@@ -68,3 +79,10 @@ run-venv:
 
 dev-venv:
 	@scripts/setup-venv dev
+
+# The clients that are compared with us have libraries of their own, which the service must not come to need.
+bench-venv: run-venv
+	@test -d .venv-bench || $(BIN)/python -m venv .venv-bench
+	@cmp -s requirements-bench.txt .venv-bench/.installed || { \
+	    .venv-bench/bin/pip install -q --require-hashes -r requirements-bench.txt && \
+	    cp requirements-bench.txt .venv-bench/.installed; }

@@ -1,0 +1,1 @@
+"""Programs that are measured; each prints "ok NAME" when a device's command has ended with 0.  Nothing of ours."""
