@@ -4,9 +4,7 @@
 constant number of queries and never held in memory.  An empty selection never means "all".
 """
 
-import hashlib
 import uuid
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
@@ -16,7 +14,7 @@ from django.db.models import Case, Count, Exists, F, OuterRef, Q, Value, When
 
 from orchestrator.access import Access, Right
 from orchestrator.exceptions import InvalidFieldError, NotPermittedError
-from orchestrator.models import Device, DeviceCredential, DeviceGroup, Location, Organization
+from orchestrator.models import Device, DeviceCredential, DeviceGroup, Location, Organization, SavedTargets
 
 REASONS: Final[Mapping[str, str]] = {
     "deleted": "The device was deleted after the launch.",
@@ -28,11 +26,13 @@ REASONS: Final[Mapping[str, str]] = {
     "outside_location": "The device was picked, but it is not at the location of the filter.",
     "outside_platform": "The device was picked, but it is not of the platform of the filter.",
     "outside_name": "The device was picked, but its name does not match the filter.",
+    "outside_saved": "The device was picked, but it is not in the saved set of the filter.",
     "outside_tags": "The device was picked, but it does not have all tags of the filter.",
     "no_credential": "The device has no credential.",
 }
 MAX_PICKED: Final = 20_000  # devices named one by one; more are better said by a filter
 _CHUNK: Final = 5_000  # rows read at a time
+_ROWS: Final = ("organization", "group", "location", "saved")  # what a filter names by an id
 _LISTED: Final = 5  # unknown ids named in an error
 _NOTHING_PICKED: Final = "No device was picked. An empty list never means all devices."
 
@@ -42,11 +42,13 @@ class TargetFilter:
     """What the user named.  Everything given must hold; ``devices`` are taken as given.
 
     ``name`` is a pattern with * and ?; a device must have all of ``tags``; what is excluded is never a target.
+    ``saved`` is a saved set, which means what its filter means at that moment.
     """
 
     organization: uuid.UUID | None = None
     group: uuid.UUID | None = None
     location: uuid.UUID | None = None
+    saved: uuid.UUID | None = None
     devices: tuple[uuid.UUID, ...] | None = None
     all_devices: bool = False
     platform: str = ""
@@ -57,9 +59,7 @@ class TargetFilter:
 
     def as_json(self) -> dict[str, Any]:
         """The filter as it is stored and shown; only what was given."""
-        given: dict[str, Any] = {
-            name: str(value) for name in ("organization", "group", "location") if (value := getattr(self, name))
-        }
+        given: dict[str, Any] = {name: str(value) for name in _ROWS if (value := getattr(self, name))}
         if self.devices is not None:
             given["devices"] = [str(device) for device in self.devices]
         if self.all_devices:
@@ -75,7 +75,7 @@ class TargetFilter:
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> Self:
         """The filter that ``as_json`` gave."""
-        ids = {name: uuid.UUID(given[name]) for name in ("organization", "group", "location") if name in given}
+        ids = {name: uuid.UUID(given[name]) for name in _ROWS if name in given}
         devices = tuple(uuid.UUID(pk) for pk in given["devices"]) if "devices" in given else None
         excluded = given.get("exclude", {})
         return cls(
@@ -138,49 +138,6 @@ class TargetSet:
             yield pk, not ineligible
 
 
-class Digest:
-    """Sums a set of (device id, eligible) up, fed in the order of ids; equal sets have equal digests."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-        self._packed = zlib.compressobj()
-        self._body = bytearray()
-
-    def add(self, pk: uuid.UUID, *, eligible: bool) -> None:
-        """Add the next device."""
-        member = pk.bytes + (b"+" if eligible else b"-")
-        self._hash.update(member)
-        self._body += self._packed.compress(member)
-
-    def hexdigest(self) -> str:
-        """64 hexadecimal digits."""
-        return self._hash.hexdigest()
-
-    def packed(self) -> bytes:
-        """The members for ``Preview.members``; call it once, last."""
-        return bytes(self._body + self._packed.flush())
-
-
-def unpack(members: bytes) -> dict[uuid.UUID, bool]:
-    """Device id → eligible, of what ``Digest.packed`` gave."""
-    raw = zlib.decompress(members)
-    return {uuid.UUID(bytes=raw[at : at + 16]): raw[at + 16 : at + 17] == b"+" for at in range(0, len(raw), 17)}
-
-
-def difference(
-    before: Mapping[uuid.UUID, bool], now: Iterable[tuple[uuid.UUID, bool]]
-) -> tuple[list[uuid.UUID], list[uuid.UUID]]:
-    """(added, removed) devices since the preview; one that turned eligible is added, the reverse is removed."""
-    rest, added, removed = dict(before), [], []
-    for pk, eligible in now:
-        was = rest.pop(pk, None)
-        if was is None or (eligible and not was):
-            added.append(pk)
-        elif was and not eligible:
-            removed.append(pk)
-    return added, removed + list(rest)
-
-
 def resolve(targets: TargetFilter, *, access: Access, command_type: str = "") -> TargetSet:
     """The devices that the filter means for a user with these rights.
 
@@ -190,23 +147,24 @@ def resolve(targets: TargetFilter, *, access: Access, command_type: str = "") ->
         NotPermittedError: the user may see the targets, but not run commands on them.
     """
     targets = _anchored(targets, access)
-    organization = _named(Organization, targets.organization, "organization", access)
+    saved = _named(SavedTargets, targets.saved, "saved", access)
+    organization = _named(Organization, targets.organization, "organization", access) or (saved and saved.organization)
     group = _named(DeviceGroup, targets.group, "group", access)
     location = _named(Location, targets.location, "location", access)
-    for field, row in (("group", group), ("location", location)):
+    for field, row in (("saved", saved), ("group", group), ("location", location)):
         if organization and row and row.organization_id != organization.pk:
-            raise InvalidFieldError(field, f"This {field} belongs to another organization than the one given.")
+            raise InvalidFieldError(field, f"This {_called(field)} belongs to another organization than the one given.")
     if organization and command_type and not organization.allows(command_type):
         raise InvalidFieldError("type", f'"{command_type}" is not allowed in this organization.')
     rows = access.visible(Device.objects.all())
     reasons = _common_reasons(command_type)
     if targets.devices is not None:
         rows = _picked(rows, targets.devices, organization)
-        reasons = [*_outside(group, location, targets), *reasons]
+        reasons = [*_outside(group, location, saved, targets), *reasons]
     else:
         conditions = {"organization": organization, "group": group, "location": location}
         rows = rows.filter(**{name: row for name, row in conditions.items() if row is not None})
-        rows = rows.filter(*targets.attributes.values())
+        rows = rows.filter(*targets.attributes.values(), *([saved_condition(saved)] if saved else ()))
     owner = organization or _owner(group, location) or _owner_of_picked(rows, targets)
     _permit(owner, access)
     rows = _without_excluded(rows, targets, access)
@@ -233,14 +191,63 @@ def selected(targets: TargetFilter, *, access: Access) -> "models.QuerySet[Devic
     if targets.devices is not None:
         rows = _picked(rows, targets.devices, None)
     rows = rows.filter(**{name: row for name, row in conditions.items() if row is not None})
+    if saved := _named(SavedTargets, targets.saved, "saved", access):
+        rows = rows.filter(saved_condition(saved))
     return _without_excluded(rows.filter(*targets.attributes.values()), targets, access)
+
+
+def saved_condition(saved: SavedTargets) -> Q:
+    """Which devices the filter of a saved set means now.  A device that was deleted is no longer in it.
+
+    Raises:
+        InvalidFieldError: a group or location of the filter was deleted: the set would now be another one, and a
+            larger one where the group was excluded.
+    """
+    targets, own = TargetFilter.from_json(saved.targets), {"organization": saved.organization_id}
+    groups = {pk for pk in (targets.group, *targets.exclude_groups) if pk}
+    if DeviceGroup.objects.filter(pk__in=groups, **own).count() != len(groups):
+        raise InvalidFieldError("saved", f'A group of the saved set "{saved}" was deleted. Change the set.')
+    if targets.location and not Location.objects.filter(pk=targets.location, **own).exists():
+        raise InvalidFieldError("saved", f'The location of the saved set "{saved}" was deleted. Change the set.')
+    named = {name: pk for name in ("group", "location") if (pk := getattr(targets, name))}
+    condition = Q(*targets.attributes.values(), **own, **named)
+    if targets.devices is not None:
+        condition &= Q(pk__in=targets.devices)
+    if targets.exclude_devices:
+        condition &= ~Q(pk__in=targets.exclude_devices)
+    return condition & ~Q(group__in=targets.exclude_groups) if targets.exclude_groups else condition
+
+
+def check_saved(targets: TargetFilter, *, organization: Organization, access: Access) -> None:
+    """Whether this filter can be saved as a set of the organization by a user with these rights.
+
+    Raises:
+        InvalidFieldError: see ``resolve``; or it names a saved set, all devices, or nothing at all.
+        NotPermittedError: the user may not run commands there.
+    """
+    for field in ("saved", "all_devices"):
+        if getattr(targets, field):
+            raise InvalidFieldError(field, "A saved set is made of what its organization has, and of no other set.")
+    if (
+        not (targets.organization or targets.group or targets.location or targets.attributes)
+        and targets.devices is None
+    ):
+        raise InvalidFieldError(
+            "targets", "Say which devices; the organization, named in the filter too, means all devices in it."
+        )
+    resolve(replace(targets, organization=targets.organization or organization.pk), access=access)
+    if targets.organization not in (None, organization.pk):
+        raise InvalidFieldError("organization", "This is another organization than that of the set.")
+    own = DeviceGroup.objects.filter(pk__in=targets.exclude_groups, organization=organization)
+    if own.count() != len(set(targets.exclude_groups)):
+        raise InvalidFieldError("exclude", "All groups must belong to the organization of the set.")
 
 
 def _anchored(targets: TargetFilter, access: Access) -> TargetFilter:
     """The filter within what it may mean; one of attributes alone means the one organization the user may run in."""
     if targets.devices is not None and not targets.devices:
         raise InvalidFieldError("devices", _NOTHING_PICKED)
-    if targets.organization or targets.group or targets.location or targets.devices is not None:
+    if any(getattr(targets, name) for name in _ROWS) or targets.devices is not None:
         return targets
     if targets.all_devices and not access.everything:
         raise InvalidFieldError("all_devices", "Only superusers may run on all devices. Name an organization.")
@@ -251,9 +258,13 @@ def _anchored(targets: TargetFilter, access: Access) -> TargetFilter:
         return replace(targets, organization=next(iter(own)))
     raise InvalidFieldError(
         "targets",
-        "Name at least one of organization, group, location or devices. "
+        "Name at least one of organization, group, location, saved or devices. "
         "Only superusers may run on all devices, with all_devices.",
     )
+
+
+def _called(field: str) -> str:
+    return "saved target set" if field == "saved" else field
 
 
 def _named(model: Any, pk: uuid.UUID | None, field: str, access: Access) -> Any:
@@ -262,7 +273,7 @@ def _named(model: Any, pk: uuid.UUID | None, field: str, access: Access) -> Any:
     lookup = "pk" if model is Organization else "organization"
     row = access.visible(model.objects.filter(pk=pk), organization=lookup).first()
     if row is None:
-        raise InvalidFieldError(field, f"There is no such {field}.")
+        raise InvalidFieldError(field, f"There is no such {_called(field)}.")
     return row
 
 
@@ -325,8 +336,13 @@ def _permit(owner: Organization | None, access: Access) -> None:
         raise NotPermittedError("Your role in this organization does not allow to run commands.")
 
 
-def _outside(group: DeviceGroup | None, location: Location | None, targets: TargetFilter) -> list[When]:
-    reasons = []
+def _outside(
+    group: DeviceGroup | None, location: Location | None, saved: SavedTargets | None, targets: TargetFilter
+) -> list[When]:
+    reasons: list[When] = []
+    if saved:
+        inside = Exists(Device.objects.filter(saved_condition(saved), pk=OuterRef("pk")))
+        reasons.append(When(~inside, then=Value("outside_saved")))
     if group:
         reasons.append(When(~Q(group=group) | Q(group=None), then=Value("outside_group")))
     if location:

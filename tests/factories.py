@@ -13,6 +13,7 @@ from orchestrator.models import (
     Location,
     Membership,
     Organization,
+    SavedTargets,
     User,
 )
 
@@ -51,6 +52,11 @@ def device(*, credentials: list[Credential] | None = None, **fields: Any) -> Dev
     for position, entry in enumerate(credentials):
         DeviceCredential.objects.create(device=row, credential=entry, position=position)
     return row
+
+
+def saved_targets(**fields: Any) -> SavedTargets:
+    """A saved target set, in a new organization unless told."""
+    return SavedTargets.objects.create(**{"name": f"set {next(_numbers)}"} | _owned(fields))
 
 
 def user(*, organization: Organization | None = None, role: Role | str = Role.OPERATOR, **fields: Any) -> User:

@@ -14,11 +14,13 @@ from django.utils import timezone
 from orchestrator import audit
 from orchestrator.access import Access
 from orchestrator.actions.permission import permit_control
+from orchestrator.digest import Digest, difference, unpack
 from orchestrator.exceptions import (
     CountChangedError,
     InvalidFieldError,
     KeyReusedError,
     NoTargetsError,
+    NotPermittedError,
     RunDeletedError,
     StillActiveError,
     TargetsChangedError,
@@ -37,7 +39,7 @@ from orchestrator.models.idempotency import Once
 from orchestrator.pacing import Controls, advance, amount, cut_waves
 from orchestrator.playbooks import check_input, specification
 from orchestrator.states import ERRORS, CommandStatus, RunStatus
-from orchestrator.targeting import REASONS, Digest, TargetFilter, TargetSet, difference, resolve, unpack
+from orchestrator.targeting import REASONS, TargetFilter, TargetSet, resolve
 
 _INSERT: Final = 1_000  # rows in one statement
 _LISTED: Final = 1_000  # changed devices named in a conflict
@@ -129,6 +131,9 @@ def _create(actor: User, request: LaunchRequest, once: Once | None) -> MassComma
         raise InvalidFieldError("check", f"The playbook of {request.type} has no check mode.")
     with transaction.atomic(durable=True):
         found = resolve(request.targets, access=Access.of(actor), command_type=request.type)
+        owner = request.schedule and request.schedule.organization
+        if owner and owner != found.organization:  # a picked device was moved, and its user may run there too
+            raise NotPermittedError("The targets are no longer in the organization of the schedule.")
         run = MassCommand(
             type=request.type,
             input=checked.shown,

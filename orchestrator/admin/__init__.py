@@ -13,6 +13,7 @@ from orchestrator.admin import (  # noqa: F401 - each registers its pages
     organizations,
     queue,
     runs,
+    saved_targets,
     schedules,
     tokens,
     users,

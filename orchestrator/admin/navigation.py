@@ -13,7 +13,8 @@ from orchestrator.admin.scoped import access_of
 _MODELS: Final = (
     ("Fleet", "orchestrator", (
         ("Devices", "device", "router"), ("Device groups", "devicegroup", "workspaces"),
-        ("Locations", "location", "location_on"), ("Credentials", "credential", "key"),
+        ("Locations", "location", "location_on"), ("Saved target sets", "savedtargets", "bookmarks"),
+        ("Credentials", "credential", "key"),
         ("Organizations", "organization", "domain"),
     )),
     ("Access", "", (("Users", "orchestrator_user", "group"), ("API tokens", "orchestrator_token", "vpn_key"),

@@ -24,6 +24,7 @@ from orchestrator.models import (
     MassCommand,
     Membership,
     Platform,
+    SavedTargets,
     Schedule,
     User,
 )
@@ -185,6 +186,14 @@ class DeviceFilter(OwnedFilter):
     def by_enrolled(self, rows: Any, name: str, value: bool) -> Any:
         """Devices with, or without, a pinned host key."""
         return rows.exclude(host_key="") if value else rows.filter(host_key="")
+
+
+class SavedTargetsFilter(OwnedFilter):
+    """``?organization=…&name=roof``."""
+
+    class Meta:
+        model = SavedTargets
+        fields: tuple[str, ...] = ()
 
 
 class ScheduleFilter(OwnedFilter):

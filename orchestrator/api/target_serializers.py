@@ -9,7 +9,7 @@ from orchestrator.targeting import MAX_PICKED, TargetFilter
 
 _MOST_GROUPS: Final = 1_000
 _MOST_TAGS: Final = 64
-_NAMED: Final = ("organization", "group", "location")
+_NAMED: Final = ("organization", "group", "location", "saved")
 
 
 class ExcludeSerializer(StrictSerializer):
@@ -25,6 +25,7 @@ class TargetsSerializer(StrictSerializer):
     organization = IdField(required=False, allow_null=True)
     group = IdField(required=False, allow_null=True)
     location = IdField(required=False, allow_null=True)
+    saved: Any = IdField(required=False, allow_null=True, help_text="A saved target set; it means what it means now.")
     devices = ShortListField(
         child=IdField(), required=False, allow_null=True, max_length=MAX_PICKED,
         help_text="Picked devices. An empty list is an error, never all devices.",

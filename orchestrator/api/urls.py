@@ -14,6 +14,7 @@ from orchestrator.api import (
     inventory_views,
     membership_views,
     run_views,
+    saved_targets,
     schedule_views,
     schemes,  # noqa: F401 - registers itself
     user_views,
@@ -28,6 +29,7 @@ router.register("device", fleet_views.DeviceViewSet, basename="device")
 router.register("batch-command", run_views.MassCommandViewSet, basename="batch-command")
 
 router.register("schedule", schedule_views.ScheduleViewSet, basename="schedule")
+router.register("saved-targets", saved_targets.SavedTargetsViewSet, basename="saved-targets")
 router.register("membership", membership_views.MembershipViewSet, basename="membership")
 router.register("audit", audit_views.AuditViewSet, basename="audit")
 people = SimpleRouter()

@@ -24,6 +24,7 @@ from orchestrator.models.mass_commands import (
     SliceStatus,
 )
 from orchestrator.models.references import Source
+from orchestrator.models.saved_targets import SavedTargets
 from orchestrator.models.schedules import Overlap, Schedule
 from orchestrator.models.tokens import Token
 from orchestrator.models.users import Membership, User
@@ -47,6 +48,7 @@ __all__ = (
     "Overlap",
     "Platform",
     "Preview",
+    "SavedTargets",
     "Schedule",
     "Slice",
     "SliceStatus",

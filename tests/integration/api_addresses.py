@@ -14,6 +14,7 @@ LOCATIONS = CONTROLLER + "location/"
 GROUPS = CONTROLLER + "group/"
 CREDENTIALS = CONTROLLER + "credential/"
 DEVICES = CONTROLLER + "device/"
+SAVED = CONTROLLER + "saved-targets/"
 TOKEN = API + "users/token/"
 
 UPTIME: dict[str, Any] = {"type": "custom", "input": {"command": "uptime"}}

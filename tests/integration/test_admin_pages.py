@@ -48,6 +48,7 @@ class World:
         self.rows: dict[str, Any] = {
             "organization": self.organization, "location": self.location, "devicegroup": self.group,
             "credential": self.credential, "device": self.device, "masscommand": self.run, "command": self.command,
+            "savedtargets": factories.saved_targets(organization=self.organization, targets={"platform": "linux"}),
         }  # fmt: skip
 
     def staff(self, role: Role | None, *, stranger: bool = False) -> User:

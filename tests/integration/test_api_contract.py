@@ -104,6 +104,7 @@ def rows(api: Any, service: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, s
     kinds: dict[str, Any] = {
         "organization": organization, "device": device, "group": group, "location": location, "schedule": schedule,
         "credential": device.credentials.get(), "user": user, "membership": user.memberships.get(),
+        "saved-targets": factories.saved_targets(targets={"organization": str(organization.pk)}, **own),
         "newcomer": factories.user(), "idle": factories.organization(),
         "audit": AuditEntry.objects.filter(action="run.launch").latest("at"),
         "token": Token.objects.issue(user=User.objects.get(username="root"), name="another")[0],
@@ -123,6 +124,7 @@ def _come_home(case: Any, rows: dict[str, str]) -> None:
     if not isinstance(body, dict):
         return
     likely: dict[str, Any] = LIKELY | {name: rows[name] for name in ("organization", "group", "location", "user")}
+    likely["saved"] = rows["saved-targets"]
     likely |= {"devices": [rows["device"]], "credentials": [rows["credential"]]}
     likely["targets"] = {"organization": rows["organization"]}
     if path.endswith("/token/"):

@@ -41,6 +41,10 @@ TABLE: dict[str, dict[str, tuple[int, int, int, int]]] = {
     "schedule-detail": {
         "get": READ, "put": (200, 200, 200, 403), "patch": (200, 200, 200, 403), "delete": (204, 204, 204, 403),
     },
+    "saved-targets-list": {"get": READ, "post": (201, 201, 201, 403)},
+    "saved-targets-detail": {
+        "get": READ, "put": (200, 200, 200, 403), "patch": (200, 200, 200, 403), "delete": (204, 204, 204, 403),
+    },
     # Who may not change people and roles does not see them either.
     "membership-list": {"get": (200, 200, 403, 403), "post": (201, 201, 403, 403)},
     "membership-detail": {
@@ -137,6 +141,7 @@ class World:
         self.membership = self.user.memberships.get()
         self.audit = AuditEntry.objects.get(object_id=run["id"])
         self.newcomer = factories.user()
+        self.saved = factories.saved_targets(targets={"platform": "openwrt"}, **own)
         self.schedule = Schedule.objects.create(
             name="nightly", type="custom", input=UPTIME["input"], targets={"organization": str(self.organization.pk)},
             cron="0 3 * * *", next_run=timezone.now(), **own,
@@ -166,6 +171,8 @@ class World:
             return {}
         if name.startswith("schedule"):
             return {**UPTIME, "name": "weekly", "targets": {"organization": owner}, "cron": "0 4 * * 0"}
+        if name.startswith("saved"):
+            return {"organization": owner, "name": "another", "targets": {"platform": "linux"}}
         if name.startswith("membership"):
             user = self.newcomer if method == "post" else self.user
             return {"organization": owner, "user": str(user.pk), "role": "operator"}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from orchestrator.models import MassCommand, Schedule
+from orchestrator.models import Device, MassCommand, Schedule
 from orchestrator.scheduling import next_occurrence, plan_next, start_due
 from tests import factories
 
@@ -135,3 +135,13 @@ def test_the_secret_of_a_schedule_is_sealed() -> None:
 def test_the_wall_clock_of_the_time_zone_counts(cron: str, zone: str, after: str, expected: str) -> None:
     found = next_occurrence(cron, zone, after=datetime.fromisoformat(after))
     assert found.astimezone(UTC) == datetime.fromisoformat(expected)
+
+
+def test_a_schedule_does_not_follow_its_devices_into_another_organization() -> None:
+    device = factories.device()
+    targets = {"devices": [str(device.pk)]}
+    schedule = due(organization=device.organization, targets=targets, created_by=factories.superuser())
+    Device.objects.filter(pk=device.pk).update(organization=factories.organization())
+    assert start_due() == 0
+    schedule.refresh_from_db()
+    assert schedule.last_result == "The targets are no longer in the organization of the schedule."
