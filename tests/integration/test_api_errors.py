@@ -67,7 +67,7 @@ def test_an_unknown_address_is_404_in_json(root: Any, path: str) -> None:
         ("post", f"{RUNS}{MISSING}/commands/"),
         ("delete", f"{DEVICES}{MISSING}/command/"),
         ("delete", DEVICES),
-        ("get", TOKEN),
+        ("put", TOKEN),
         ("put", TOKEN),
     ],
 )
