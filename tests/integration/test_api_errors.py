@@ -68,7 +68,6 @@ def test_an_unknown_address_is_404_in_json(root: Any, path: str) -> None:
         ("delete", f"{DEVICES}{MISSING}/command/"),
         ("delete", DEVICES),
         ("put", TOKEN),
-        ("put", TOKEN),
     ],
 )
 def test_a_method_that_an_address_does_not_have_is_405(root: Any, method: str, address: str) -> None:
