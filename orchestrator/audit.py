@@ -23,7 +23,12 @@ from orchestrator.secrets import MASK
 
 log = logging.getLogger(__name__)
 
-_KINDS: Final = {"masscommand": "run", "devicegroup": "group", "savedtargets": "saved_targets"}  # models that people call by another name
+# models that people call by another name
+_KINDS: Final = {
+    "masscommand": "run",
+    "devicegroup": "group",
+    "savedtargets": "saved_targets",
+}
 _TEXT: Final = 1_000  # characters kept of a value
 _BATCH: Final = 500  # entries in one statement
 _SECRET_WORDS: Final = ("password", "passphrase", "secret", "token", "private_key")

@@ -13,8 +13,8 @@ from unfold.widgets import (
 )
 
 from orchestrator.access import Access, Right
-from orchestrator.admin.devices import TagsField
 from orchestrator.admin.scoped import OrganizationScopedAdmin, OwnedForm, VisibleFilter, access_of
+from orchestrator.admin.tags import TagsField
 from orchestrator.exceptions import InvalidFieldError, NotPermittedError
 from orchestrator.models import Device, DeviceGroup, Location, Organization, Platform, SavedTargets
 from orchestrator.targeting import TargetFilter, check_saved
