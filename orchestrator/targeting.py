@@ -90,6 +90,11 @@ class TargetFilter:
         )
 
     @property
+    def everything(self) -> bool:
+        """Whether nothing but ``all_devices`` says of which organizations it means devices."""
+        return self.all_devices and self.devices is None and not any(getattr(self, name) for name in _ROWS)
+
+    @property
     def attributes(self) -> dict[str, Q]:
         """What was said of the devices themselves: the name of each field given, with its condition."""
         conditions = {"platform": Q(platform=self.platform), "name": Q(name__glob=self.name)}

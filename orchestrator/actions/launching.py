@@ -43,12 +43,17 @@ from orchestrator.targeting import REASONS, TargetFilter, TargetSet, resolve
 
 _INSERT: Final = 1_000  # rows in one statement
 _LISTED: Final = 1_000  # changed devices named in a conflict
+_COUNT_THEM: Final = "A run on all devices must say how many it means; the preview tells how many there are."
 _MOMENTS: Final = frozenset({"run_at", "wait_for_offline_until"})  # controls that a retry, later, does not take over
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchRequest:
-    """A mass command as it was asked for; ``digest`` and ``expected_count`` are those of the preview, if given."""
+    """A mass command as it was asked for; ``digest`` and ``expected_count`` are those of the preview, if given.
+
+    ``must_count``: a run on all devices is refused without their number.  A schedule can't know it beforehand, and in
+    the admin a person has typed it.
+    """
 
     type: str
     input: Any
@@ -57,6 +62,7 @@ class LaunchRequest:
     notes: str = ""
     digest: str = ""
     expected_count: int | None = None
+    must_count: bool = False
     controls: Controls = field(default_factory=Controls)
     parent: MassCommand | None = None
     schedule: Schedule | None = None
@@ -131,6 +137,8 @@ def _create(actor: User, request: LaunchRequest, once: Once | None) -> MassComma
         raise InvalidFieldError("check", f"The playbook of {request.type} has no check mode.")
     with transaction.atomic(durable=True):
         found = resolve(request.targets, access=Access.of(actor), command_type=request.type)
+        if request.must_count and request.targets.everything and request.expected_count is None:
+            raise InvalidFieldError("expected_count", _COUNT_THEM)
         owner = request.schedule and request.schedule.organization
         if owner and owner != found.organization:  # a picked device was moved, and its user may run there too
             raise NotPermittedError("The targets are no longer in the organization of the schedule.")
@@ -269,7 +277,14 @@ def _changed(found: TargetSet, expected: str) -> TargetsChangedError:
     )
 
 
-def retry(*, actor: User, run: MassCommand, statuses: Iterable[str] = ERRORS, command_input: Any = None) -> MassCommand:
+def retry(
+    *,
+    actor: User,
+    run: MassCommand,
+    statuses: Iterable[str] = ERRORS,
+    command_input: Any = None,
+    once: Once | None = None,
+) -> MassCommand:
     """A new run on the devices of this one that ended in one of the statuses; its controls are the same.
 
     ``command_input`` must be given again where it holds secrets: those of a run are wiped when it ends.
@@ -278,6 +293,7 @@ def retry(*, actor: User, run: MassCommand, statuses: Iterable[str] = ERRORS, co
         StillActiveError: the run has not ended.
         InvalidFieldError: no device ended so, or the input must be given.
         NotPermittedError: the user may not run commands in its organization.
+        KeyReusedError, RunDeletedError: see ``launched``.
     """
     permit_control(actor, run)
     run.refresh_from_db()
@@ -299,4 +315,4 @@ def retry(*, actor: User, run: MassCommand, statuses: Iterable[str] = ERRORS, co
         controls=Controls(**{name: value for name, value in run.controls.items() if name not in _MOMENTS}),
         parent=run,
     )
-    return launch(actor=actor, request=request)
+    return launch(actor=actor, request=request, once=once)

@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Any
 
 from django.shortcuts import get_object_or_404
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework import generics, status
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -13,13 +13,16 @@ from rest_framework.response import Response
 from orchestrator import actions
 from orchestrator.access import Right
 from orchestrator.api import filters
+from orchestrator.api.idempotency import KEY_REUSED, PARAMETER, once_of
 from orchestrator.api.permissions import RolePermission, access_of, actor
 from orchestrator.api.run_serializers import (
     CommandSerializer,
     DeviceCommandRequestSerializer,
     DeviceCommandSerializer,
+    ErrorSerializer,
 )
 from orchestrator.api.throttles import LaunchThrottle
+from orchestrator.exceptions import RunDeletedError
 from orchestrator.models import Command, Device, MassCommand
 
 
@@ -67,12 +70,27 @@ class DeviceCommandsView(generics.ListAPIView[Command]):
         rows = Command.objects.filter(device=self._device).select_related("mass_command")
         return access_of(self.request).visible(rows).order_by("-created", "-pk")
 
-    @extend_schema(request=DeviceCommandRequestSerializer, responses={201: DeviceCommandSerializer})
+    @extend_schema(
+        request=DeviceCommandRequestSerializer,
+        responses={
+            201: DeviceCommandSerializer,
+            409: OpenApiResponse(ErrorSerializer, description="What the Idempotency-Key has started was deleted."),
+            422: KEY_REUSED,
+        },
+        parameters=[PARAMETER],
+    )
     def post(self, request: Request, pk: uuid.UUID) -> Response:
-        """Run one command on this device, as a mass command of one."""
-        device = self._device
-        given = DeviceCommandRequestSerializer(data=request.data)
-        given.is_valid(raise_exception=True)
-        run = actions.launch(actor=actor(request), request=given.request(device))
-        row = Command.objects.select_related("mass_command").get(mass_command=run)
+        """Run one command on this device, as a mass command of one.
+
+        With an ``Idempotency-Key`` it is safe to send it again, when a reply was lost.
+        """
+        device, once = self._device, once_of(request)
+        run = actions.launched(actor=actor(request), once=once) if once else None
+        if run is None:
+            given = DeviceCommandRequestSerializer(data=request.data)
+            given.is_valid(raise_exception=True)
+            run = actions.launch(actor=actor(request), request=given.request(device), once=once)
+        row = Command.objects.select_related("mass_command").filter(mass_command=run).first()
+        if row is None:  # retention has deleted it
+            raise RunDeletedError
         return Response(DeviceCommandSerializer(row).data, status=status.HTTP_201_CREATED)

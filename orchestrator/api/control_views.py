@@ -12,6 +12,7 @@ from rest_framework.viewsets import GenericViewSet
 
 from orchestrator import actions
 from orchestrator.api.control_serializers import CancelSerializer, NothingSerializer, RetrySerializer
+from orchestrator.api.idempotency import KEY_REUSED, PARAMETER, once_of
 from orchestrator.api.permissions import actor
 from orchestrator.api.run_serializers import ErrorSerializer, MassCommandSerializer
 from orchestrator.exceptions import NotActiveError
@@ -53,23 +54,39 @@ class ControlActions(GenericViewSet[MassCommand]):
         actions.resume(actor=actor(request), run=run)
         return self._shown(run)
 
-    @extend_schema(request=RetrySerializer, responses={201: MassCommandSerializer, 409: _GOES_ON}, filters=False)
+    @extend_schema(
+        request=RetrySerializer,
+        responses={201: MassCommandSerializer, 409: _GOES_ON, 422: KEY_REUSED},
+        parameters=[PARAMETER],
+        filters=False,
+    )
     @action(detail=True, methods=["post"])
     def retry(self, request: Request, pk: str) -> Response:
-        """A new run, with the same controls, on the devices of a finished one that ended in one of the statuses."""
-        run, values = self._begin(request, RetrySerializer)
-        child = actions.retry(actor=actor(request), run=run, statuses=values["statuses"], command_input=values["input"])
+        """A new run, with the same controls, on the devices of a finished one that ended in one of the statuses.
+
+        With an ``Idempotency-Key`` it is safe to send it again, when a reply was lost.
+        """
+        parent, once = self.get_object(), once_of(request)
+        child = actions.launched(actor=actor(request), once=once) if once else None
+        if child is None:
+            values = _checked(request, RetrySerializer)
+            child = actions.retry(
+                actor=actor(request), run=parent, statuses=values["statuses"], command_input=values["input"], once=once
+            )
         address = reverse("batch-command-detail", args=[child.pk], request=request)
         data = MassCommandSerializer(child).data
         return Response(data, status=status.HTTP_201_CREATED, headers={"Location": address})
 
     def _begin(self, request: Request, body: Any) -> tuple[MassCommand, dict[str, Any]]:
         """The run of the address, then the body: whoever may not act on it learns nothing of its fields."""
-        run = self.get_object()
-        given = body(data=request.data)
-        given.is_valid(raise_exception=True)
-        return run, cast("dict[str, Any]", given.validated_data)
+        return self.get_object(), _checked(request, body)
 
     def _shown(self, run: MassCommand, code: int = status.HTTP_200_OK) -> Response:
         run.refresh_from_db()
         return Response(MassCommandSerializer(run).data, status=code)
+
+
+def _checked(request: Request, body: Any) -> dict[str, Any]:
+    given = body(data=request.data)
+    given.is_valid(raise_exception=True)
+    return cast("dict[str, Any]", given.validated_data)

@@ -70,7 +70,7 @@ class LaunchSerializer(ControlsSerializer, TargetsSerializer):
     )  # fmt: skip
     expected_count = WholeNumberField(
         required=False, allow_null=True, default=None, min_value=0, max_value=_MOST,
-        help_text="How many devices the targets are: 409 if it is another number. Recommended with all_devices.",
+        help_text="How many devices the targets are: 409 if it is another number. Required with all_devices.",
     )  # fmt: skip
 
     def request(self) -> LaunchRequest:
@@ -79,7 +79,7 @@ class LaunchSerializer(ControlsSerializer, TargetsSerializer):
         return LaunchRequest(
             type=values["type"], input=values["input"], targets=self.target_filter(), label=values["label"],
             notes=values["notes"], digest=values["digest"], expected_count=values["expected_count"],
-            controls=self.controls(),
+            must_count=True, controls=self.controls(),
         )  # fmt: skip
 
 

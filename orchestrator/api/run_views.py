@@ -14,7 +14,7 @@ from orchestrator.access import Right
 from orchestrator.api import filters
 from orchestrator.api.control_views import ControlActions
 from orchestrator.api.fleet_views import UUID_PATTERN
-from orchestrator.api.idempotency import PARAMETER, once_of
+from orchestrator.api.idempotency import KEY_REUSED, PARAMETER, once_of
 from orchestrator.api.pagination import Pages
 from orchestrator.api.permissions import RolePermission, access_of, actor
 from orchestrator.api.run_serializers import (
@@ -64,7 +64,7 @@ class MassCommandViewSet(
         responses={
             201: MassCommandSerializer,
             409: OpenApiResponse(TargetsChangedSerializer, description="The set is no longer the previewed one."),
-            422: OpenApiResponse(ErrorSerializer, description="The Idempotency-Key was used with another body."),
+            422: KEY_REUSED,
         },
         parameters=[PARAMETER],
     )

@@ -9,10 +9,10 @@ from django.db import connection
 from django.utils import timezone
 
 from orchestrator.access import Role
-from orchestrator.models import IdempotencyKey, MassCommand, Membership
+from orchestrator.models import Device, IdempotencyKey, MassCommand, Membership
 from orchestrator.recovery import forget
 from tests import factories
-from tests.integration.api_addresses import RUNS, UPTIME, case, finish
+from tests.integration.api_addresses import DEVICES, PREVIEW, RUNS, UPTIME, case, finish
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.usefixtures("outbox")]
 
@@ -55,6 +55,61 @@ def test_another_body_under_the_same_key_is_422(root: Any, body: dict[str, Any],
     reply = root.post(RUNS, {**body, **change}, headers=KEY)
     assert (reply.status_code, reply.json()["code"]) == (422, "idempotency_key_reused")
     assert MassCommand.objects.count() == 1
+
+
+@pytest.fixture
+def ended(root: Any, body: dict[str, Any]) -> str:
+    """The id of a run whose devices all failed."""
+    pk: str = root.post(RUNS, body).json()["id"]
+    finish(pk, "failed")
+    return pk
+
+
+def test_a_retry_that_is_sent_again_starts_nothing_again(root: Any, body: dict[str, Any], ended: str) -> None:
+    address = f"{RUNS}{ended}/retry/"
+    first, again = (root.post(address, {}, headers=KEY) for _ in range(2))
+    assert (first.status_code, again.status_code) == (201, 201), again.content
+    assert again.json() == first.json()
+    assert again["Location"] == first["Location"]
+    assert MassCommand.objects.filter(parent__pk=ended).count() == 1
+    assert root.post(address, {"statuses": ["lost"]}, headers=KEY).json()["code"] == "idempotency_key_reused"
+    other = root.post(RUNS, body).json()["id"]
+    finish(other, "failed")
+    assert root.post(f"{RUNS}{other}/retry/", {}, headers=KEY).status_code == 422
+    assert root.post(RUNS, body, headers=KEY).status_code == 422
+
+
+def test_a_refused_retry_does_not_use_its_key_up(root: Any, ended: str) -> None:
+    address = f"{RUNS}{ended}/retry/"
+    assert root.post(address, {"statuses": ["lost"]}, headers=KEY).status_code == 400
+    assert root.post(address, {}, headers=KEY).status_code == 201
+
+
+def test_a_command_for_a_device_that_is_sent_again_starts_nothing_again(root: Any, body: dict[str, Any]) -> None:
+    one, other = Device.objects.all()
+    address = f"{DEVICES}{one.pk}/command/"
+    first, again = (root.post(address, UPTIME, headers=KEY) for _ in range(2))
+    assert (first.status_code, again.status_code) == (201, 201), again.content
+    assert again.json() == first.json()
+    assert MassCommand.objects.count() == 1
+    assert root.post(address, {"type": "reboot"}, headers=KEY).status_code == 422
+    assert root.post(f"{DEVICES}{other.pk}/command/", UPTIME, headers=KEY).status_code == 422
+    MassCommand.objects.all().delete()
+    assert root.post(address, UPTIME, headers=KEY).json()["code"] == "run_deleted"
+
+
+@pytest.mark.parametrize("kind", ["retry", "command"])
+def test_a_key_whose_right_was_revoked_gets_nothing(api: Any, root: Any, body: Any, ended: str, kind: str) -> None:
+    device = Device.objects.first()
+    assert device
+    user = factories.user(organization=device.organization)
+    address = f"{RUNS}{ended}/retry/" if kind == "retry" else f"{DEVICES}{device.pk}/command/"
+    sent = {} if kind == "retry" else UPTIME
+    assert api(user).post(address, sent, headers=KEY).status_code == 201
+    Membership.objects.update(role=Role.VIEWER)
+    assert api(user).post(address, sent, headers=KEY).status_code == 403
+    Membership.objects.all().delete()
+    assert api(user).post(address, sent, headers=KEY).status_code == 404
 
 
 def test_a_key_belongs_to_its_user(api: Any, root: Any, body: dict[str, Any]) -> None:
@@ -184,7 +239,13 @@ def test_an_expected_count_that_is_none_is_named(root: Any, body: dict[str, Any]
     assert (reply.status_code, list(reply.json())) == (400, ["expected_count"])
 
 
-def test_all_devices_are_counted_too(root: Any, body: dict[str, Any]) -> None:
+def test_all_devices_are_counted_and_must_be(root: Any, body: dict[str, Any]) -> None:
     everything = {**UPTIME, "all_devices": True}
+    digest = root.post(PREVIEW, everything).json()["digest"]
+    for uncounted in (everything, {**everything, "digest": digest}, {**everything, "platform": "openwrt"}):
+        reply = root.post(RUNS, uncounted)
+        assert reply.status_code == 400
+        assert list(reply.json()) == ["expected_count"]
+    assert root.post(RUNS, {**body, "all_devices": True}).status_code == 201  # of the organization only
     assert root.post(RUNS, {**everything, "expected_count": 3}).json()["count"] == 2
     assert root.post(RUNS, {**everything, "expected_count": 2}).status_code == 201

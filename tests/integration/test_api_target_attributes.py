@@ -141,7 +141,7 @@ def test_attributes_alone_span_organizations_for_superusers_who_say_so_only(api:
     boss = api(factories.superuser())
     assert list(post(boss, PREVIEW, {"name": "ap-*"}).json()) == ["targets"]
     assert _shown(boss, name="ap-*", all_devices=True) == {"ap-1", "AP-22", "ap-9"}
-    run = launch(boss, name="ap-*", all_devices=True)
+    run = launch(boss, name="ap-*", all_devices=True, expected_count=3)
     assert (run["organization"], run["device_count"]) == (None, 3)
 
 

@@ -196,7 +196,11 @@ def two() -> Any:
 
 def test_only_the_organization_of_the_token_exists_for_it(api: Any, two: Any) -> None:
     own, other, user = two
-    for targets in ({"organization": str(own.pk)}, {"organization": str(other.pk)}, {"all_devices": True}):
+    for targets in (
+        {"organization": str(own.pk)},
+        {"organization": str(other.pk)},
+        {"all_devices": True, "expected_count": 2},
+    ):
         launch(api(user), **targets)
     client = with_token(user, organization=own)
     assert names(client.get(DEVICES)) == ["of own"]

@@ -70,7 +70,7 @@ def test_all_devices_are_for_superusers(api: Any, outbox: Any) -> None:
     device = factories.device()
     operator = factories.user(organization=device.organization)
     assert "all_devices" in api(operator).post(URL, {"all_devices": True, **UPTIME}).json()
-    reply = api(factories.superuser()).post(URL, {"all_devices": True, **UPTIME})
+    reply = api(factories.superuser()).post(URL, {"all_devices": True, "expected_count": 1, **UPTIME})
     assert reply.status_code == 201
     assert reply.json()["organization"] is None
     assert api(operator).get(f"{URL}{reply.json()['id']}/").status_code == 404
