@@ -261,6 +261,7 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "COMPONENT_SPLIT_REQUEST": True,
     "SCHEMA_PATH_PREFIX": "/api/v1",
+    "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "orchestrator.api.schema.link"],
     "ENUM_NAME_OVERRIDES": {
         "CommandStatusEnum": "orchestrator.states.CommandStatus",
         "RunStatusEnum": "orchestrator.states.RunStatus",

@@ -68,3 +68,26 @@ class Schema(AutoSchema):
                 if field.get("format") == "email":
                     del field["format"]  # where there is none it is "", which is no address
         return schema
+
+
+def link(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
+    """What was made is linked to what can be done with it (OpenAPI links): for clients, and for tests that follow."""
+    operations = [
+        (path, method, operation)
+        for path, methods in result["paths"].items()
+        for method, operation in methods.items()
+        if isinstance(operation, dict) and "responses" in operation
+    ]
+    for made_at, method, maker in operations:
+        collection = made_at.removesuffix("{id}/retry/")  # which makes another run
+        response = maker["responses"].get("201") if method == "post" else None
+        if response is None or "{" in collection:
+            continue
+        response["links"] = {
+            operation["operationId"]: {
+                "operationId": operation["operationId"], "parameters": {"id": "$response.body#/id"},
+            }
+            for path, _, operation in operations
+            if path.startswith(f"{collection}{{id}}/")
+        }  # fmt: skip
+    return result

@@ -13,6 +13,7 @@ import urllib3
 from django.db import transaction
 from drf_spectacular.generators import SchemaGenerator
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.stateful import run_state_machine_as_test
 from requests.adapters import BaseAdapter, HTTPAdapter
 from rest_framework.test import APIClient
 from schemathesis.checks import not_a_server_error
@@ -32,6 +33,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("outbox"), pytest.m
 
 HERE = "http://testserver"
 EXAMPLES = 12  # of each operation
+WALKS, STEPS = 24, 8  # from one operation to the next
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -174,3 +176,45 @@ def test_the_service_keeps_to_its_schema(label: str, rows: dict[str, str], servi
     examine()
     good = [reply for reply in replies if reply.status_code < 300]
     assert good, [reply.text for reply in replies]
+
+
+REACHED = ("/batch-command/", "/{id}/", "cancel/", "pause/", "resume/", "commands/")
+
+
+@pytest.mark.timeout(180)
+def test_what_was_made_can_be_used_as_the_schema_says(rows: dict[str, str], service: requests.Session) -> None:
+    """Follows the schema's links: launch → detail, cancel, pause, …; whatever comes first, no reply breaks it."""
+    machine: Any = SCHEMA.include(path_regex="/batch-command/").as_state_machine()
+    replies: list[tuple[str, int]] = []
+
+    class Walk(machine):  # type: ignore[misc]
+        def setup(self) -> None:
+            self.point = transaction.savepoint_create()
+
+        def teardown(self) -> None:
+            transaction.set_rollback(False)
+            transaction.savepoint_rollback(self.point)
+
+        def before_call(self, case: Any) -> None:
+            followed = dict(case.path_parameters)  # what a link has said stays
+            if len(repr(case.body)) % 4:  # not by what came before: an example must be the same when it is repeated
+                _come_home(case, rows)
+            if "id" in followed:
+                case.path_parameters["id"] = followed["id"]
+
+        def get_call_kwargs(self, case: Any) -> dict[str, Any]:
+            return {"base_url": HERE, "session": service}
+
+        def validate_response(self, response: Any, case: Any, **_: Any) -> None:
+            replies.append((case.operation.label, response.status_code))
+            case.validate_response(response, checks=CHECKS)
+
+    run_state_machine_as_test(
+        Walk,
+        settings=settings(
+            max_examples=WALKS, stateful_step_count=STEPS, deadline=None, derandomize=True, database=None,
+            phases=(Phase.generate,), suppress_health_check=list(HealthCheck),
+        ),
+    )  # fmt: skip
+    good = {label for label, status in replies if status < 300}
+    assert [end for end in REACHED if not any(label.endswith(end) for label in good)] == []
