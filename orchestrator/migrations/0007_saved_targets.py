@@ -9,7 +9,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('orchestrator', '0005_audit'),
+        ('orchestrator', '0006_shown_host_keys'),
     ]
 
     operations = [
