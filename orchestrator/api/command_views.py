@@ -85,6 +85,7 @@ class DeviceCommandsView(generics.ListAPIView[Command]):
         With an ``Idempotency-Key`` it is safe to send it again, when a reply was lost.
         """
         device, once = self._device, once_of(request)
+        filters.refuse_parameters(request)
         run = actions.launched(actor=actor(request), once=once) if once else None
         if run is None:
             given = DeviceCommandRequestSerializer(data=request.data)

@@ -12,6 +12,7 @@ from rest_framework.viewsets import GenericViewSet
 
 from orchestrator import actions
 from orchestrator.api.control_serializers import CancelSerializer, NothingSerializer, RetrySerializer
+from orchestrator.api.filters import refuse_parameters
 from orchestrator.api.idempotency import KEY_REUSED, PARAMETER, once_of
 from orchestrator.api.permissions import actor
 from orchestrator.api.run_serializers import ErrorSerializer, MassCommandSerializer
@@ -87,6 +88,7 @@ class ControlActions(GenericViewSet[MassCommand]):
 
 
 def _checked(request: Request, body: Any) -> dict[str, Any]:
+    refuse_parameters(request)
     given = body(data=request.data)
     given.is_valid(raise_exception=True)
     return cast("dict[str, Any]", given.validated_data)

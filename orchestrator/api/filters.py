@@ -34,6 +34,18 @@ from orchestrator.states import CommandStatus, RunStatus
 _BOOLEANS: Final = {"true": True, "false": False}
 
 
+def refuse_parameters(request: Request, *known: str) -> None:
+    """For addresses that start something: who sends ``?dry_run=true`` must not learn by surprise that there is none.
+
+    Raises:
+        ValidationError: the address has a parameter that is not known there.
+    """
+    taken = {*known, str(api_settings.URL_FORMAT_OVERRIDE)}
+    if unknown := sorted(set(request.query_params) - taken):
+        there = f" There are: {', '.join(sorted(known))}." if known else " This address has none."
+        raise ValidationError({name: [f"Unknown parameter.{there}"] for name in unknown})
+
+
 class StrictFilterBackend(DjangoFilterBackend):  # type: ignore[misc]
     """Filters lists, and only lists; refuses parameters that the list doesn't have."""
 

@@ -10,6 +10,7 @@ from orchestrator.exceptions import MalformedBodyError, TooLargeError
 
 # Far more than any body of ours has, far less than what would exhaust the stack of who handles the value later.
 MAX_DEPTH: Final = 32
+_FEW: Final = 1_000  # keys of an object among which it is worth looking for the one that is there twice
 _TOO_DEEP: Final = f"The JSON is nested more than {MAX_DEPTH} levels deep."
 
 
@@ -67,5 +68,7 @@ def _refuse_constant(name: str) -> None:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("an object names a key twice")
+        names = [name for name, _ in pairs]
+        twice = next(name for at, name in enumerate(names) if name in set(names[:at])) if len(names) < _FEW else ""
+        raise ValueError(f"an object names a key twice{twice and f', {json.dumps(twice)}'}")
     return found

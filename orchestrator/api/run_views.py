@@ -73,6 +73,7 @@ class MassCommandViewSet(
 
         With an ``Idempotency-Key`` it is safe to send it again, when a reply was lost.
         """
+        filters.refuse_parameters(request)
         once = once_of(request)
         # Before the body is looked at: what it says of the future may be over when it is sent again.
         run = actions.launched(actor=actor(request), once=once) if once else None
@@ -99,6 +100,7 @@ class MassCommandViewSet(
 
         ``?page=`` and ``?page_size=`` choose the page of ``results``; send the same body for each.
         """
+        filters.refuse_parameters(request, Pages.page_query_param, str(Pages.page_size_query_param))
         given = ConfirmationRequestSerializer(data=request.data)
         given.is_valid(raise_exception=True)
         values = given.validated_data

@@ -245,3 +245,25 @@ def test_an_address_without_its_last_slash_never_loses_the_method(root: Any) -> 
     reply = root.post(CONTROLLER + "batch-command", {"type": "reboot"})
     assert reply.status_code == 308
     assert reply["Location"].endswith("/batch-command/")
+
+
+@pytest.mark.parametrize(
+    "ending", ["", "confirmation/", "{run}/cancel/", "{run}/pause/", "{run}/resume/", "{run}/retry/"]
+)
+def test_a_parameter_that_an_address_does_not_know_starts_nothing(root: Any, ending: str) -> None:
+    device = factories.device()
+    body = {"organization": str(device.organization_id), "type": "custom", "input": {"command": "uptime"}}
+    run = root.post(RUNS, body).json()["id"]
+    sent = body if ending in ("", "confirmation/") else {}
+    for address in (RUNS + ending.format(run=run), f"{DEVICES}{device.pk}/command/"):
+        reply = root.post(f"{address}?dry_run=true", sent if address.startswith(RUNS) else {"type": "reboot"})
+        assert (reply.status_code, list(reply.json())) == (400, ["dry_run"])
+    assert MassCommand.objects.count() == 1
+
+
+def test_a_key_that_is_there_twice_is_named(root: Any) -> None:
+    reply = root.generic(
+        "POST", RUNS, '{"type": "custom", "input": {"command": "a", "command": "b"}}', "application/json"
+    )
+    _is_error(reply, 400, "parse_error")
+    assert 'twice, "command"' in reply.json()["detail"]

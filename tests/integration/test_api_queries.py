@@ -1,5 +1,6 @@
 """How many queries an address needs does not depend on how much there is."""
 
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -95,3 +96,25 @@ def test_a_launch_needs_the_same_queries_for_ten_times_as_many_devices(api: Any)
         client, body = api(factories.user(organization=organization)), {**UPTIME, "organization": str(organization.pk)}
         needed.append(_queries(lambda client=client, body=body: client.post(RUNS, body)))  # type: ignore[misc]
     assert needed[0] == needed[1] <= 40
+
+
+def test_a_preview_does_not_hold_the_set_in_memory(api: Any) -> None:
+    peaks = []
+    organization = factories.organization()
+    client, body = api(factories.user(organization=organization)), {**UPTIME, "organization": str(organization.pk)}
+    for devices in (5_000, 10_000):  # more
+        Device.objects.bulk_create(
+            (
+                Device(organization=organization, name=f"{devices}-{number}", host="192.0.2.1")
+                for number in range(devices)
+            ),
+            batch_size=1_000,
+        )
+        tracemalloc.start()
+        try:
+            assert client.post(PREVIEW, body).status_code == 200
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    # For the digest 17 bytes of each device are summed up and kept; a row as an object would be some 2,000.
+    assert peaks[1] - peaks[0] < 10_000 * 300
