@@ -171,15 +171,14 @@ class World:
             return {}
         if name.startswith("schedule"):
             return {**UPTIME, "name": "weekly", "targets": {"organization": owner}, "cron": "0 4 * * 0"}
-        if name.startswith("saved"):
-            return {"organization": owner, "name": "another", "targets": {"platform": "linux"}}
         if name.startswith("membership"):
             user = self.newcomer if method == "post" else self.user
             return {"organization": owner, "user": str(user.pk), "role": "operator"}
         if name.startswith("user"):
             return {"username": "somebody-else", "password": "a-long-Password-77"}
         secret, host = {"password": "a-Secret"}, {"host": "192.0.2.9"}
-        more = {"credential": secret, "device": host}.get(name.split("-", maxsplit=1)[0], {})
+        kinds: dict[str, Any] = {"credential": secret, "device": host, "saved": {"targets": {"platform": "linux"}}}
+        more = kinds.get(name.split("-", maxsplit=1)[0], {})
         body = {"name": "another", **more}
         return body if name.startswith("organization") else {**body, "organization": owner}
 
