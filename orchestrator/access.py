@@ -72,7 +72,7 @@ class Access:
 
         A user that was deleted or deactivated has no rights left, nor has a token that was revoked or has expired.
         """
-        current = type(user)._default_manager.filter(pk=user.pk).first()
+        current = user.__class__._default_manager.filter(pk=user.pk).first()
         token: Any = getattr(user, "token", None)
         if current is None or token is None:
             return cls.of(current)

@@ -21,14 +21,25 @@ _ENDS: Final = {22: {"bold", "dim"}, 23: {"italic"}, 24: {"underline"}, 27: {"in
 _EXTENDED: Final = {5: 1, 2: 3}  # 38;5;n and 38;2;r;g;b: parameters to leave out
 
 
+# What turns the order of letters around (Unicode Standard Annex 9): shown by its number, so that nothing reads as what
+# it isn't.
+_CODES: Final = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_TURNING: Final = {code: f"<U+{code:04X}>" for code in _CODES}
+
+
+def _lines(text: str) -> str:
+    """Carriage returns, with which a device would write over what it said, begin new lines; nothing turns around."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").translate(_TURNING)
+
+
 def plain(text: str) -> str:
-    """The text alone; a carriage return, with which a device would write over what it said, begins a new line."""
-    return _SEQUENCE.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    """The text alone."""
+    return _SEQUENCE.sub("", _lines(text))
 
 
 def colored(text: str) -> SafeString:
     """The text escaped, within spans whose classes begin with ``o-ansi-``."""
-    return mark_safe("".join(_pieces(text.replace("\r\n", "\n").replace("\r", "\n"))))  # noqa: S308 - escaped below
+    return mark_safe("".join(_pieces(_lines(text))))  # noqa: S308 - escaped below
 
 
 def _pieces(text: str) -> Iterator[str]:

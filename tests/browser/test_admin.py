@@ -253,3 +253,23 @@ def test_pages_fit_their_window_and_hold_no_style_or_script_of_their_own(
         ours = page.locator(".o-page, .o-tools")
         for part in ours.all():
             assert not part.locator("[style]:not(canvas), style, script, [onclick], [onchange]").count(), name
+
+
+HOSTILE = (
+    "<script>document.title = 'taken'</script><img src=x onerror=\"document.title='taken'\">\x1b]0;taken\x07\u202eexe"
+)
+
+
+def test_what_a_device_prints_does_nothing_in_the_browser(
+    visit: Any, operator: User, organization: Organization
+) -> None:
+    run = run_rows.run({CommandStatus.FAILED: 1}, organization=organization, label=HOSTILE[:64])
+    Command.objects.update(stdout=HOSTILE, stderr=HOSTILE * 1_000, device_name=HOSTILE[:128], reason=HOSTILE)
+    page = visit(operator).open(_change(run))
+    address = reverse("admin:orchestrator_command_change", args=[Command.objects.get().pk])
+    for _ in range(2):
+        expect(page.get_by_text("<script>").first).to_be_visible()
+        assert page.title() != "taken"
+        assert page.evaluate("document.querySelectorAll('img[src=x], script:not([src])').length") == 0
+        page.goto(page.url.split("/admin/")[0] + address)
+    assert "<U+202E>exe" in page.locator("body").inner_text()

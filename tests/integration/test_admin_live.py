@@ -167,6 +167,7 @@ def test_what_a_device_printed_is_a_file_as_it_came(client: Any, organization: O
 @pytest.mark.parametrize(
     ("printed", "html"),
     [
+        ("exe.\u202egnp\u2066", "exe.&lt;U+202E&gt;gnp&lt;U+2066&gt;"),
         ("a\x1b[31mb\x1b[0mc", 'a<span class="o-ansi-red">b</span>c'),
         ("\x1b[1;97m<b>", '<span class="o-ansi-bold o-ansi-white">&lt;b&gt;</span>'),
         ("\x1b[1;97;44m\x1b[22;39m&", '<span class="o-ansi-on-blue">&amp;</span>'),

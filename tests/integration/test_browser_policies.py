@@ -1,5 +1,8 @@
 """What replies tell the browser to allow: nothing inline on our pages; and signing in is limited in the admin too."""
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +13,7 @@ from django.test import Client
 from django.urls import reverse
 
 from orchestrator.models import AuditEntry
+from orchestrator.settings import BASE_DIR
 from tests import factories
 from tests.integration.api_addresses import TOKEN
 
@@ -97,3 +101,16 @@ def test_both_doors_count_together(client: Client, api: Any) -> None:
     assert api().post(TOKEN, body, REMOTE_ADDR="192.0.2.3").status_code == 401
     assert api().post(TOKEN, body, REMOTE_ADDR="192.0.2.4").status_code == 429
     assert _try(client, "root", address="192.0.2.5").status_code == 429
+
+
+@pytest.mark.parametrize("program", [["manage.py", "check"], ["-c", "import orchestrator.asgi"]])
+def test_production_without_a_key_says_so_in_one_line(program: list[str], tmp_path: Any) -> None:
+    environment = {"PATH": os.environ["PATH"], "ORCHESTRATOR_PRODUCTION": "1", "ORCHESTRATOR_DATA_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, *program], cwd=BASE_DIR, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "The service is not set up: DJANGO_SECRET_KEY must be set when ORCHESTRATOR_PRODUCTION is on\n"
+    )
+    assert not list(tmp_path.iterdir())
