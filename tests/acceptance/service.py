@@ -117,8 +117,10 @@ def running(data_dir: Path, *, workers: int = 2, **environment: str) -> Iterator
             capture_output=True,
         )
         service = Service(stack)
-        yield service
-        service.http.close()
+        try:
+            yield service
+        finally:
+            service.http.close()
 
 
 def lab_directory(base: Path) -> Path:

@@ -10,6 +10,10 @@ def main(file: str) -> None:
     """A line for each kind of fault: rounds, how many met a living victim, seconds until all had ended, statuses."""
     rounds = [json.loads(line) for line in Path(file).read_text().splitlines()]
     sys.stdout.write(f"{'fault':<22}{'rounds':>8}{'hit':>6}{'median s':>10}{'slowest s':>11}  devices by status\n")
+    for each in [each for each in rounds if "most" in each]:
+        rounds.remove(each)
+        told = "{kind}: {most} devices at once with {workers} workers, {most_without} without the limit\n"
+        sys.stdout.write(told.format(**each))
     for kind in sorted({each["kind"] for each in rounds}):
         of_kind = [each for each in rounds if each["kind"] == kind]
         seconds = sorted(each["seconds"] for each in of_kind)

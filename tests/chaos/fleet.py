@@ -154,9 +154,9 @@ def check(fleet: Fleet, run: Any, *, executed: frozenset[str] = EXECUTED) -> Non
         assert row["reason"] or row["status"] == "success", row
 
 
-def settle(fleet: Fleet, launched: str) -> Any:
-    """The run's end, however often the web server has to be asked again."""
-    until = time.monotonic() + RECOVERED
+def settle(fleet: Fleet, launched: str, *, within: float = RECOVERED) -> Any:
+    """The run's end, however often the web server has to be asked again.  ``within``: seconds."""
+    until = time.monotonic() + within
     while True:
         try:
             return fleet.service.wait(launched, within=max(until - time.monotonic(), 1.0))
@@ -167,8 +167,12 @@ def settle(fleet: Fleet, launched: str) -> Any:
 
 def report(kind: str, *, seconds: float, run: Any, hit: bool = True) -> None:
     """Write down a round that held: how long after the fault all had ended, and whether there was anything to hit."""
+    counts = {status: number for status, number in run["counts"].items() if number}
+    note({"kind": kind, "seconds": round(seconds, 2), "hit": hit, "counts": counts, "devices": DEVICES})
+
+
+def note(line: dict[str, Any]) -> None:
+    """Add a line to the report."""
     if REPORT:
-        counts = {status: number for status, number in run["counts"].items() if number}
-        line = {"kind": kind, "seconds": round(seconds, 2), "hit": hit, "counts": counts, "devices": DEVICES}
         with Path(REPORT).open("a") as file:
             file.write(json.dumps(line) + "\n")

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.fleet import DEVICES, ROUNDS, Fleet, check, counting, settle
+from tests.chaos.fleet import DEVICES, ROUNDS, Fleet, check, counting, note, settle
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(300)]
 
 LIMIT = 3 if DEVICES <= 10 else 12
+PATIENCE = 200.0  # seconds: one worker and many devices take their time
 MARK = "sleep 1.375"  # what the devices run, and nothing else on this machine
 
 
@@ -24,7 +25,7 @@ class Sampler(threading.Thread):
 
     def run(self) -> None:
         """Sample until told to stop."""
-        while not self.done.wait(0.02):
+        while not self.done.wait(0.04):
             self.most = max(self.most, sum(self._is_marked(entry) for entry in Path("/proc").iterdir()))
 
     def _is_marked(self, entry: Path) -> bool:
@@ -38,19 +39,24 @@ def sample(fleet: Fleet, **controls: object) -> int:
     """The most devices that ran the command at one time."""
     sampler = Sampler()
     sampler.start()
-    run = settle(fleet, fleet.launch(work=MARK, **controls))
-    sampler.done.set()
-    sampler.join()
+    try:
+        run = settle(fleet, fleet.launch(work=MARK, **controls), within=PATIENCE)
+    finally:
+        sampler.done.set()
+        sampler.join()
     assert run["status"] == "success", run["rows"]
     check(fleet, run)
     return sampler.most
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("workers", [2] if ROUNDS == 1 else [1, 2, 4])
 def test_devices_in_flight_never_exceed_the_limit(tmp_path: Path, workers: int) -> None:
     with counting(tmp_path, workers=workers) as fleet:
-        assert 1 <= sample(fleet, max_concurrency=LIMIT) <= LIMIT
-        assert sample(fleet) > LIMIT or workers == 1  # without the limit there are more, so the sampler sees them
+        held, free = sample(fleet, max_concurrency=LIMIT), sample(fleet)
+        assert 1 <= held <= LIMIT
+        assert free > LIMIT or workers == 1  # without the limit there are more, so the sampler sees them
+        note({"kind": f"limit {LIMIT}", "workers": workers, "most": held, "most_without": free})
 
 
 def test_two_runs_never_touch_one_device_at_once(tmp_path: Path) -> None:
@@ -58,7 +64,7 @@ def test_two_runs_never_touch_one_device_at_once(tmp_path: Path) -> None:
         first, second = fleet.launch(), fleet.launch()
         time.sleep(1.0)
         devices = len(fleet.ids)
-        for run in (settle(fleet, first), settle(fleet, second)):
+        for run in (settle(fleet, first, within=PATIENCE), settle(fleet, second, within=PATIENCE)):
             assert run["counts"]["success"] == devices, run["rows"]
         rows = [row for run in (first, second) for row in fleet.service.rows(run)]
         spans: dict[str, list[tuple[str, str]]] = {}
