@@ -127,6 +127,17 @@ def _check_nothing(values: Values) -> Errors:
 
 
 _SPECS: Final = {
+    CommandType.PING: CommandSpec(
+        type=CommandType.PING,
+        playbook=settings.PLAYBOOK_DIR / "ping.yml",
+        required=(),
+        optional=(),
+        secret=frozenset(),
+        check=_check_nothing,
+        variables=lambda _: {},
+        example={},
+        check_mode=True,
+    ),
     CommandType.REBOOT: CommandSpec(
         type=CommandType.REBOOT,
         playbook=settings.PLAYBOOK_DIR / "reboot.yml",

@@ -17,6 +17,7 @@ from orchestrator import audit
 from orchestrator.access import Right
 from orchestrator.admin.contact import contact_of, with_last
 from orchestrator.admin.device_filters import LastResultFilter, LoginFilter, PinnedFilter, SeenFilter
+from orchestrator.admin.device_import import import_view
 from orchestrator.admin.enrolment import EnrolmentPages
 from orchestrator.admin.labels import COMMAND_LABELS, local_time
 from orchestrator.admin.running import RunAction
@@ -127,11 +128,14 @@ class DeviceAdmin(EnrolmentPages, RunAction, OrganizationScopedAdmin):
     search_fields = ("name", "host", "tags")
     search_help_text = "Name, host or tag"
     autocomplete_fields = ("group", "location")
-    readonly_fields = ("fingerprints",)
+    readonly_fields = ("fingerprints", "standing")
+    list_before_template = "orchestrator/device_list_tools.html"
     change_form_outer_before_template = "orchestrator/device_tools.html"
-    actions = ("run_on_these", "activate", "deactivate", "scan_these", "accept_these")
+    actions = (
+        "run_on_these", "test_these", "activate", "deactivate", "scan_these", "accept_these",
+    )  # fmt: skip
     fieldsets = (
-        (None, {"fields": ("name", "organization", "group", "location", "is_active", "tags")}),
+        (None, {"fields": ("name", "organization", "group", "location", "is_active", "tags", "standing")}),
         ("How to reach it", {"fields": (("host", "port"), "platform")}),
         ("Host key", {"fields": ("fingerprints", "host_key")}),
     )
@@ -144,6 +148,7 @@ class DeviceAdmin(EnrolmentPages, RunAction, OrganizationScopedAdmin):
         """The page to enrol a device, before Django's own addresses."""
         contact = self.admin_site.admin_view(self.contact_view)
         return [
+            path("import/", self.admin_site.admin_view(import_view), name="orchestrator_device_import"),
             path("contact/", contact, name="orchestrator_device_contact"),
             *self.enrolment_addresses(),
             *super().get_urls(),
@@ -184,6 +189,19 @@ class DeviceAdmin(EnrolmentPages, RunAction, OrganizationScopedAdmin):
     def words(self, device: Device) -> str:
         """Its tags."""
         return ", ".join(device.tags)
+
+    @admin.display(description="Last command")
+    def standing(self, device: Any) -> str:
+        """What became of its last command, and why."""
+        row = device.commands.filter(organization=device.organization_id).order_by("-created").first()
+        if row is None:
+            return "None yet. Test the connection: it proves that address, host key and credential are right."
+        address = reverse("admin:orchestrator_command_change", args=[row.pk])
+        return format_html(
+            '<a class="o-link" href="{}">{}: {}</a> {} {}',
+            address, row.get_type_display(), row.get_status_display(), local_time(row.finished or row.created),
+            row.reason,
+        )  # fmt: skip
 
     @admin.display(description="Fingerprint")
     def fingerprints(self, device: Device) -> str:

@@ -10,7 +10,7 @@ from django.urls import reverse
 
 from orchestrator.admin import drafts
 from orchestrator.admin.drafts import Draft
-from orchestrator.models import Device
+from orchestrator.models import CommandType, Device
 from orchestrator.targeting import MAX_PICKED, TargetFilter
 
 
@@ -27,6 +27,14 @@ class RunAction:
     @admin.action(description="Run a command on these…", permissions=["run"])
     def run_on_these(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
         """Prepare a run on the ticked rows; nothing runs before its review."""
+        return self._prepare(request, queryset)
+
+    @admin.action(description="Test the connection", permissions=["run"])
+    def test_these(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
+        """Prepare a login on the ticked rows that changes nothing: the review follows at once."""
+        return self._prepare(request, queryset, command_type=CommandType.PING)
+
+    def _prepare(self, request: HttpRequest, queryset: QuerySet[Any], command_type: str = "") -> HttpResponse | None:
         ids = list(queryset.order_by().values_list("pk", flat=True)[: MAX_PICKED + 1])
         if self.target_field != "devices" and len(ids) > 1:
             ids = self._devices_of(queryset)
@@ -42,7 +50,8 @@ class RunAction:
         if not ids:
             messages.warning(request, "There is no device in these: nothing to run on.")
             return None
-        return open_wizard(Draft(owner=uuid.UUID(str(request.user.pk)), targets=targets))
+        draft = Draft(owner=uuid.UUID(str(request.user.pk)), targets=targets, type=command_type)
+        return open_wizard(draft, step="review" if command_type else "command")
 
     def _devices_of(self, rows: QuerySet[Any]) -> list[uuid.UUID]:
         lookup = {f"{self.target_field}__in": rows.order_by().values("pk")}

@@ -14,6 +14,7 @@ from orchestrator.playbooks import check_input, specification
 _INPUT: Final = " ".join(INPUT_CLASSES)
 
 TYPE_HELP: Final = {
+    CommandType.PING: "Logs in to each device and changes nothing: are address, host key and credential right?",
     CommandType.CUSTOM: "One command line, run on each device as it would be typed there.",
     CommandType.CHANGE_PASSWORD: "Sets a login password. The stored credential of a device follows when it was "
     "that user's.",

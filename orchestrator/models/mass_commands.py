@@ -23,6 +23,7 @@ LABEL_LENGTH: Final = 64  # characters
 class CommandType(models.TextChoices):
     """What can be run; playbooks.py knows each one's playbook and input."""
 
+    PING = "ping", "test connection"
     REBOOT = "reboot", "reboot"
     CHANGE_PASSWORD = "change_password", "change password"
     CUSTOM = "custom", "custom command"

@@ -235,3 +235,19 @@ def test_the_search_offers_own_rows_of_each_kind(
     assert [row["text"] for row in found["organization"]] == ["North"]
     assert (found["device"], found["location"]) == ([], [])
     assert client.get(here, {"kind": "credential"}).status_code == 404
+
+
+def test_a_connection_is_tested_from_the_list_and_the_page_of_devices(
+    client: Any, operator: User, fleet: list[Device]
+) -> None:
+    run_rows.run({CommandStatus.UNREACHABLE: 1}, organization=fleet[0].organization)
+    Command.objects.update(device=fleet[0])
+    page = client.get(reverse("admin:orchestrator_device_change", args=[fleet[0].pk])).content.decode()
+    assert "custom command: unreachable" in page
+    assert "Connection refused." in page
+    data = {"action": "test_these", "_selected_action": [str(device.pk) for device in fleet[:2]]}
+    review = client.post(reverse("admin:orchestrator_device_changelist"), data).url
+    context = client.get(review).context
+    client.post(review, {"digest": context["digest"], "revision": context["draft"].revision})
+    run = MassCommand.objects.get(type="ping")
+    assert run.device_count == 2

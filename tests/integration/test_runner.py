@@ -108,6 +108,15 @@ def test_a_reboot_is_a_success_when_the_device_is_back_and_else_a_failure(engine
     }
 
 
+def test_a_connection_is_tested_without_changing_anything(engine: Engine) -> None:
+    targets = [engine.target("openwrt1"), engine.target("linux1"), engine.target("openwrt2", password="another one")]
+    done = engine.run(engine.request(targets, "ping")).finished
+    assert {name: (str(done[name].status), done[name].code) for name in done} == {
+        "openwrt1": ("success", ""), "linux1": ("success", ""), "openwrt2": ("unreachable", "auth"),
+    }  # fmt: skip
+    assert done["linux1"].stdout.startswith("Linux ")
+
+
 def test_a_full_disk_fails_a_password_change_and_the_old_one_stays(engine: Engine) -> None:
     # BusyBox's passwd removes the backup of an earlier change first: that would make room for the new file.
     engine.lab.exec("openwrt1", "rm", "-f", "/etc/shadow-")

@@ -1,8 +1,11 @@
-// The page of a run: asks every two seconds how far it is, until it has ended. Goes on when the service comes back.
+// The page of a run: drawn anew when the stream of events says that something happened, or every two seconds where
+// there is none, until the run has ended. Goes on when the service comes back.
 "use strict";
 
 (() => {
-    const PERIOD = 2000; // milliseconds
+    const PERIOD = 2000; // milliseconds between two looks
+    const SELDOM = 15000; // milliseconds, while the stream is open
+    const AFTER_REFUSAL = 30000; // milliseconds until a stream is asked for again
     const page = document.getElementById("run");
     if (!page || !page.dataset.active) return;
     const rows = document.getElementById("rows");
@@ -50,15 +53,29 @@
 
     // All rows of a run are looked at for the cells and the timeline: the larger it is, the rarer.
     let whole = 0; // time of the last look
+    let stale = false; // there was none after the last change
     async function redrawAll() {
         await redraw(rows, "results");
-        if (Date.now() - whole < Number(page.dataset.devices) / 5) return; // milliseconds: 2 s for 10,000 devices
+        stale = Date.now() - whole < Number(page.dataset.devices) / 5; // milliseconds: 2 s for 10,000 devices
+        if (stale) return;
         whole = Date.now();
         await redraw(document.getElementById("course"), "timeline");
         await window.orchestratorCells?.();
     }
 
-    async function poll() {
+    // ------------------------------------------------------------ when to look: told by a stream, else every two seconds
+    let timer;
+    let looking = false;
+    let again = false; // told while it looked
+    let told = false; // the stream is open: it says when there is something new
+
+    async function look() {
+        if (looking) {
+            again = true;
+            return;
+        }
+        window.clearTimeout(timer);
+        [looking, again] = [true, false];
         let now;
         try {
             const reply = await fetch(page.dataset.progress, {credentials: "same-origin"});
@@ -71,14 +88,28 @@
             live("offline").hidden = true;
             draw(now);
             const state = JSON.stringify(now.counts);
-            if (state !== seen) await redrawAll();
+            if (state !== seen || stale) await redrawAll();
             seen = state;
         } catch {
             live("offline").hidden = false;
         }
+        looking = false;
         if (now && !now.active) window.location.reload(); // once: what can be done now is drawn by the server
-        else window.setTimeout(poll, PERIOD);
+        else timer = window.setTimeout(look, told && !again && !stale && now ? SELDOM : PERIOD);
     }
 
-    window.setTimeout(poll, PERIOD);
+    // Goes on by itself after a break; where the service has no streams, or refuses one, the turns above remain.
+    function listen() {
+        const source = new EventSource(`${page.dataset.events}?rows=none`);
+        source.addEventListener("open", () => { told = true; });
+        source.addEventListener("error", () => {
+            told = false;
+            look();
+            if (source.readyState === EventSource.CLOSED) window.setTimeout(listen, AFTER_REFUSAL);
+        });
+        for (const name of ["changes", "end"]) source.addEventListener(name, look);
+    }
+
+    if (page.dataset.events && window.EventSource) listen();
+    timer = window.setTimeout(look, PERIOD);
 })();

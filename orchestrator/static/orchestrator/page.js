@@ -129,6 +129,15 @@ document.documentElement.classList.add("o-js");
         }).catch(() => {});
     }
 
+    // ------------------------------------------------------------ unfold's search fields have no name of their own
+    window.addEventListener("load", () => {
+        for (const select of document.querySelectorAll("select.admin-autocomplete")) {
+            const shown = document.getElementById(`select2-${select.id}-container`);
+            const label = select.labels[0]?.textContent.trim().replace(/\s*\*$/, "");
+            if (shown && label) shown.setAttribute("aria-label", label);
+        }
+    });
+
     localTimes(document);
     outputTools(document);
     window.orchestratorLocalTimes = localTimes;
