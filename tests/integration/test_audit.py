@@ -10,12 +10,13 @@ from django.core.management import CommandError, call_command
 from django.db import Error as DatabaseError
 from django.db import connection, transaction
 from django.test import Client, override_settings
-from django.urls import reverse
+from django.urls import URLPattern, get_resolver, reverse
 from django.utils import timezone
+from rest_framework.viewsets import ModelViewSet
 
 from orchestrator import audit, origin
 from orchestrator.access import Role
-from orchestrator.models import AuditEntry, Credential, Device, User
+from orchestrator.models import AuditAction, AuditEntry, Credential, Device, User
 from orchestrator.retention import delete_old_entries
 from tests import audit_triggers, factories
 from tests.integration.api_addresses import launch
@@ -370,3 +371,20 @@ def test_delete_old_keeps_the_audit_log_unless_told(settings: Any, capsys: Any) 
     assert entries() == [("audit.delete", "")]
     call_command("verify_audit")
     assert "1 entries are as they were written." in capsys.readouterr().out
+
+
+def test_each_row_that_pages_change_has_its_actions() -> None:
+    viewsets = {callback.cls for callback in _views(get_resolver().url_patterns) if hasattr(callback, "cls")}
+    models = {view.queryset.model for view in viewsets if issubclass(view, ModelViewSet)}
+    kinds = {audit.kind_of(model()) for model in models}
+    assert {"device", "group", "membership"} <= kinds
+    wanted = {f"{kind}.{verb}" for kind in kinds for verb in ("create", "change", "delete")}
+    assert wanted <= set(AuditAction.values)
+
+
+def _views(patterns: Any) -> Iterator[Any]:
+    for entry in patterns:
+        if isinstance(entry, URLPattern):
+            yield entry.callback
+        else:
+            yield from _views(entry.url_patterns)

@@ -8,8 +8,9 @@ from typing import NoReturn
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
-from django.db import connection
+from django.db import connection, transaction
 
+from orchestrator import audit
 from orchestrator.models import User
 from orchestrator.stack import Stack, StackError
 
@@ -63,7 +64,9 @@ def _make_admin() -> str | None:
     user, _ = User.objects.get_or_create(username=ADMIN)
     user.is_superuser = user.is_staff = user.is_active = True
     user.set_password(password)
-    user.save()
+    with transaction.atomic():
+        user.save()
+        audit.created(user, actor=None)
     return password
 
 
