@@ -12,15 +12,20 @@ from unfold.widgets import INPUT_CLASSES, UnfoldAdminSelectWidget
 
 from orchestrator.access import Access, Right
 from orchestrator.admin.scoped import access_of
-from orchestrator.models import Device, DeviceGroup, Location, Organization
+from orchestrator.models import Device, DeviceGroup, Location, Organization, SavedTargets
 
 SHOWN_PICKS: Final = 200  # picked rows that are listed one by one
 _FOUND: Final = 20  # rows offered by a search
 _FEW: Final = 30  # rows that fit a drop-down list
 _LENGTH: Final = 300  # characters of a name with its organization's
 _KINDS: Final[Mapping[str, Any]] = {
-    "device": Device, "group": DeviceGroup, "location": Location, "organization": Organization,
+    "device": Device, "group": DeviceGroup, "location": Location, "organization": Organization, "saved": SavedTargets,
 }  # fmt: skip
+
+
+def title(kind: str) -> str:
+    """What rows of a kind are called."""
+    return "saved set" if kind == "saved" else kind
 
 
 def uuids(texts: list[str]) -> list[uuid.UUID]:
@@ -102,7 +107,9 @@ class FoundRowField(forms.CharField):
             if not found and name and self.kind != "organization":
                 found = list(rows.filter(name=name, organization__name=owner))
         if not found:
-            raise ValidationError(f"There is no {self.kind} of this name. Choose one of those offered while you type.")
+            raise ValidationError(
+                f"There is no {title(self.kind)} of this name. Choose one of those offered while you type."
+            )
         if len(found) > 1:
             raise ValidationError(f"Several have this name. Add its organization: {named(found[0])}.")
         return found[0]
@@ -115,11 +122,11 @@ def row_field(kind: str, *, access: Access) -> Any:
     """The field for a row of this kind: a drop-down list where there are few, else a search."""
     rows = pickable(kind, access)
     if rows.order_by()[: _FEW + 1].count() > _FEW:
-        return FoundRowField(kind, access=access, label=kind.capitalize())
+        return FoundRowField(kind, access=access, label=title(kind).capitalize())
     if kind != "organization":
         rows = rows.select_related("organization")
     field = forms.ModelChoiceField(
-        rows, label=kind.capitalize(), required=False, empty_label="Any", widget=UnfoldAdminSelectWidget()
+        rows, label=title(kind).capitalize(), required=False, empty_label="Any", widget=UnfoldAdminSelectWidget()
     )
     several = access.everything or len(access.organizations(Right.RUN)) > 1
     field.label_from_instance = named if several else str  # type: ignore[assignment,method-assign]

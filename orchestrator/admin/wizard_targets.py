@@ -21,11 +21,11 @@ from orchestrator.models import Device, Platform
 from orchestrator.targeting import REASONS, TargetFilter, TargetSet, resolve
 
 SCOPES: Final = (
-    ("filter", "By organization, group or location"),
+    ("filter", "By organization, group, location or saved set"),
     ("devices", "Picked devices"),
     ("all", "All devices"),
 )
-_PLACES: Final = ("organization", "group", "location")
+_PLACES: Final = ("organization", "group", "location", "saved")
 _ATTRIBUTES: Final = ("platform", "name", "tags")
 _PICKED: Final = ("devices", "exclude_devices", "exclude_groups")
 _INPUT: Final = " ".join(INPUT_CLASSES)

@@ -55,7 +55,7 @@ def test_the_wizard_from_targets_to_the_run(
         factories.device(organization=organization, name=f"device-{number}")
     page = visit(operator).open("/admin/")
     page.get_by_role("link", name="Run a command", exact=True).last.click()
-    expect(page.get_by_text("By organization, group or location")).to_be_visible()
+    expect(page.get_by_text("By organization, group, location or saved set")).to_be_visible()
     page.get_by_label("Organization", exact=True).select_option(label="Northern Schools")
     expect(page.locator("#count")).to_have_text("3 devices")
     page.get_by_role("radio", name="Picked devices").check()

@@ -10,7 +10,7 @@ from django.urls import reverse
 from orchestrator.access import Role
 from orchestrator.admin import drafts, pickers
 from orchestrator.admin.drafts import Draft
-from orchestrator.models import Command, Device, DeviceGroup, MassCommand, Organization, User
+from orchestrator.models import Command, Device, DeviceGroup, MassCommand, Organization, SavedTargets, User
 from orchestrator.states import CommandStatus
 from orchestrator.targeting import TargetFilter
 from tests import factories, run_rows
@@ -108,6 +108,22 @@ def test_going_back_to_the_targets_shows_and_keeps_all_of_them(
         assert page.context["form"].narrowed
         assert client.post(_step("targets", draft), _as_drawn(page)).status_code == 302
         assert _stored(operator, draft).targets == draft.targets
+
+
+def test_a_saved_set_is_chosen_and_kept(
+    client: Any, operator: User, organization: Organization, fleet: list[Device]
+) -> None:
+    saved = SavedTargets.objects.create(
+        organization=organization, name="roofs", targets={"organization": str(organization.pk), "name": "ap-2"}
+    )
+    reply = client.post(reverse("admin:orchestrator_run_new"), {"scope": "filter", "saved": str(saved.pk)})
+    draft = _stored(operator, Draft(owner=operator.pk, id=uuid.UUID(reply.url.rstrip("/").split("/")[-2])))
+    assert draft.targets == TargetFilter(saved=saved.pk)
+    page = client.get(_step("targets", draft))
+    assert client.post(_step("targets", draft), _as_drawn(page)).status_code == 302
+    assert _stored(operator, draft).targets == draft.targets
+    client.post(_step("command", draft), UPTIME)
+    assert [row["name"] for row in client.get(_step("review", draft)).context["rows"]] == ["ap-2"]
 
 
 def test_too_many_exclusions_to_list_are_kept(client: Any, operator: User, prepare: Any, fleet: list[Device]) -> None:
@@ -233,7 +249,7 @@ def test_the_search_offers_own_rows_of_each_kind(
     found = {kind: client.get(here, {"kind": kind, "q": "o"}).json()["results"] for kind in pickers._KINDS}
     assert [row["text"] for row in found["group"]] == ["floor 0 (North)", "floor 1 (North)"]
     assert [row["text"] for row in found["organization"]] == ["North"]
-    assert (found["device"], found["location"]) == ([], [])
+    assert (found["device"], found["location"], found["saved"]) == ([], [], [])
     assert client.get(here, {"kind": "credential"}).status_code == 404
 
 
