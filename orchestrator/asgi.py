@@ -8,6 +8,10 @@ from django.core.exceptions import ImproperlyConfigured
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "orchestrator.settings")
 try:
-    application = get_asgi_application()
+    django = get_asgi_application()
 except ImproperlyConfigured as error:
     sys.exit(f"The service is not set up: {error}")
+
+from orchestrator.streaming import EventStreams  # noqa: E402 - models can be imported from here on
+
+application = EventStreams(django)

@@ -44,6 +44,16 @@ class MassCommandQuerySet(models.QuerySet[Any]):
         over = self.active().filter(pk=pk, budget_spent=None, max_errors__isnull=False, max_errors__lt=errors)
         return bool(over.update(budget_spent=timezone.now()))
 
+    def next_change(self, pk: uuid.UUID) -> int:
+        """The number of a change to the run's rows, to be written into each row that changes; in a transaction.
+
+        The run's row stays locked until the transaction ends, so numbers become visible in their order: who has seen
+        number n has seen all before it, and can go on reading from there without a loss (streaming/).
+        """
+        self.filter(pk=pk).update(changes=F("changes") + 1)
+        number: int = self.filter(pk=pk).values_list("changes", flat=True).get()
+        return number
+
     def count_moves(self, pk: uuid.UUID, moves: Mapping[tuple[str, str], int]) -> None:
         """Add to the counters what was moved: (from status, to status) → number of devices."""
         deltas: dict[str, int] = {}
@@ -157,8 +167,11 @@ class CommandQuerySet(models.QuerySet[Any]):
         """Those that have not ended."""
         return self.filter(status__in=sorted(OPEN))
 
-    def end(self, *, source: CommandStatus, target: CommandStatus, code: str, reason: str) -> int:
-        """Move all the rows of ``source`` in this set to a finished status; how many were moved."""
+    def end(self, *, source: CommandStatus, target: CommandStatus, code: str, reason: str, change: int) -> int:
+        """Move all the rows of ``source`` in this set to a finished status; how many were moved.
+
+        ``change`` is the number of this write (``next_change``).
+        """
         return self.filter(status=source).update(
-            status=target, reason_code=code, reason=reason, finished=timezone.now(), holds_device=False
+            status=target, reason_code=code, reason=reason, finished=timezone.now(), holds_device=False, change=change
         )

@@ -45,7 +45,7 @@ _OFFLINE: Final = frozenset({"refused", "no_route", "timeout"})  # nothing answe
 _WAITS: Final = "offline"  # reason code of a queued row whose device is to be tried again
 _FIELDS: Final = (
     "status", "reason_code", "reason", "rc", "stdout", "stderr", "truncated", "bytes_total", "started", "finished",
-    "holds_device",
+    "holds_device", "change",
 )  # fmt: skip
 
 
@@ -258,9 +258,11 @@ class Recorder:
             )
             by_id = {row.pk: row for row in rows}
             before = {pk: row.status for pk, row in by_id.items()}
+            change = MassCommand.objects.next_change(self._run)
             for assignment, event in events:
                 if row := by_id.get(assignment.command):
                     _wait(row, event) if self._may_wait(row, event) else _apply(row, event)
+                    row.change = change
             Command.objects.bulk_update(by_id.values(), _FIELDS)
             moves = Counter((before[pk], row.status) for pk, row in by_id.items() if row.status != before[pk])
             MassCommand.objects.count_moves(self._run, moves)
@@ -322,12 +324,17 @@ def _defer_offline(slice_: Slice) -> None:
 
 def skip(run: uuid.UUID, reasons: Mapping[uuid.UUID, tuple[CommandStatus, str, str]]) -> None:
     """End queued rows that are not to be contacted: row id → (status, code, reason)."""
+    if not reasons:
+        return
     with transaction.atomic():
+        change = MassCommand.objects.next_change(run)
         moves: Counter[tuple[str, str]] = Counter()
         for verdict in set(reasons.values()):
             status, code, reason = verdict
             rows = Command.objects.filter(pk__in=[pk for pk, said in reasons.items() if said == verdict])
-            moves[_C.QUEUED, status] += rows.end(source=_C.QUEUED, target=status, code=code, reason=reason)
+            moves[_C.QUEUED, status] += rows.end(
+                source=_C.QUEUED, target=status, code=code, reason=reason, change=change
+            )
         MassCommand.objects.count_moves(run, moves)
 
 
@@ -346,6 +353,7 @@ def settle(
     with transaction.atomic():
         if not Slice.objects.finish(slice_.pk, lease=lease):
             return False
+        change_number = MassCommand.objects.next_change(slice_.mass_command_id)
         rows = Command.objects.filter(slice=slice_)
         moves: Counter[tuple[str, str]] = Counter()
         if change:
@@ -355,7 +363,9 @@ def settle(
         for which, verdicts in ((asked, by_hand), (rows, _LEFT_OVER[ending])):
             for source, (status, code, reason) in zip((_C.QUEUED, _C.RUNNING), verdicts, strict=True):
                 said = reason.format(detail=detail).strip()
-                moves[source, status] += which.end(source=source, target=status, code=code, reason=said)
+                moves[source, status] += which.end(
+                    source=source, target=status, code=code, reason=said, change=change_number
+                )
         MassCommand.objects.count_moves(slice_.mass_command_id, moves)
         MassCommand.objects.spend_budget(slice_.mass_command_id)
     journal.remove(slice_.pk, slice_.attempt)

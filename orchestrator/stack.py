@@ -37,6 +37,7 @@ START_LIMIT = 60.0  # seconds, for each step of the start
 MIGRATE_LIMIT = 600.0  # seconds; a large database may take its time
 WEB_GRACE = 5.0  # seconds for requests that are being answered
 RECOVERY_GRACE = 5.0  # seconds
+SEND_LIMIT = 90_000  # milliseconds until a client must have taken what it was sent
 REDIS_GRACE = 5.0  # seconds
 
 
@@ -329,6 +330,8 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
     # Connections inherit it. Uvicorn takes an inherited socket for a local one and would leave small writes waiting.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # A client that vanished without a word, or takes nothing, must not keep what was to be sent for ever.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SEND_LIMIT)
     return listener
 
 

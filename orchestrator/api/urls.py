@@ -8,6 +8,7 @@ from orchestrator.api import (
     audit_views,
     command_views,
     errors,
+    event_views,
     export_views,
     fleet_views,
     host_key_views,
@@ -36,6 +37,11 @@ people = SimpleRouter()
 people.register("user", membership_views.UserViewSet, basename="user")
 
 urlpatterns = [
+    path(
+        "controller/batch-command/<uuid:pk>/events/",
+        event_views.RunEventsView.as_view(),
+        name="batch-command-events",
+    ),
     path(
         "controller/batch-command/<uuid:pk>/export/",
         export_views.RunExportView.as_view(),

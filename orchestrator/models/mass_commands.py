@@ -94,6 +94,9 @@ class MassCommand(models.Model):
     started = models.DateTimeField(null=True, editable=False)
     finished = models.DateTimeField(null=True, editable=False)
     cancel_requested = models.DateTimeField(null=True, editable=False)
+    changes = models.PositiveBigIntegerField(
+        default=0, editable=False, help_text="How often its rows have changed: the number of the last such write."
+    )
 
     device_count = _counter()
     queued_count = _counter()
@@ -247,6 +250,9 @@ class Command(models.Model):
     started = models.DateTimeField(null=True)
     finished = models.DateTimeField(null=True)
     cancel_requested = models.DateTimeField(null=True, editable=False, help_text="When this one device was cancelled.")
+    change = models.PositiveBigIntegerField(
+        default=0, editable=False, help_text="The write of its run that changed it last: MassCommand.changes of then."
+    )
 
     objects = CommandQuerySet.as_manager()
 
@@ -275,6 +281,8 @@ class Command(models.Model):
             models.Index(
                 fields=("mass_command",), name="command_to_cancel", condition=Q(cancel_requested__isnull=False)
             ),
+            # What a stream reads: the rows of a run that have changed since some moment.
+            models.Index(fields=("mass_command", "change", "id"), name="command_by_change"),
         )
 
     def __str__(self) -> str:

@@ -118,7 +118,9 @@ def test_a_run_is_watched_live(visit: Any, operator: User, organization: Organiz
 
 
 def _finish(run: MassCommand, source: CommandStatus, target: CommandStatus) -> None:
-    moved = Command.objects.filter(mass_command=run).end(source=source, target=target, code="", reason="")
+    change = MassCommand.objects.next_change(run.pk)
+    rows = Command.objects.filter(mass_command=run)
+    moved = rows.end(source=source, target=target, code="", reason="", change=change)
     MassCommand.objects.count_moves(run.pk, {(source, target): moved})
 
 

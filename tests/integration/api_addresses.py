@@ -66,6 +66,7 @@ def finish(run_id: str, status: str = "success") -> None:
 
     run = uuid.UUID(run_id)
     queued = Command.objects.filter(mass_command=run, status=CommandStatus.QUEUED)
-    moved = queued.update(status=status, finished=timezone.now(), stdout="up 3 days", rc=0)
+    change = MassCommand.objects.next_change(run)
+    moved = queued.update(status=status, finished=timezone.now(), stdout="up 3 days", rc=0, change=change)
     MassCommand.objects.count_moves(run, {("queued", status): moved})
     MassCommand.objects.finish_if_done(run)

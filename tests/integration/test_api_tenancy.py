@@ -23,6 +23,7 @@ TABLE: dict[str, dict[str, tuple[int, int, int, int]]] = {
     "batch-command-confirmation": {"post": (200, 200, 200, 403)},
     "batch-command-detail": {"get": READ, "delete": (204, 204, 403, 403)},
     "batch-command-commands": {"get": READ},
+    "batch-command-events": {"get": READ},
     "batch-command-export": {"get": READ},
     "batch-command-cancel": {"post": (202, 202, 202, 403)},
     "batch-command-pause": {"post": (200, 200, 200, 403)},

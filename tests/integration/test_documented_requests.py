@@ -55,9 +55,16 @@ def exchanges(text: str) -> Iterator[Exchange]:
         else:
             (line, _, body), (status, _, reply) = request.partition("\n"), block.partition("\n")
             method, path = line.split()
-            yield Exchange(method, path, body.strip(), int(status.split()[0]), json.loads(reply) if reply else None)
+            told = events(reply) if reply.startswith("retry:") else json.loads(reply) if reply else None
+            yield Exchange(method, path, body.strip(), int(status.split()[0]), told)
             request = ""
     assert not request, f"without a reply: {request}"
+
+
+def events(stream: str) -> list[dict[str, Any]]:
+    """Server-Sent Events as dictionaries, their data read."""
+    parts = [dict(line.split(": ", 1) for line in part.splitlines()) for part in stream.strip().split("\n\n")]
+    return [part | {"data": json.loads(part.get("data", "null"))} for part in parts]
 
 
 @dataclass
@@ -120,6 +127,7 @@ class Workers:
                 row.reason, row.stdout = (REFUSED, "") if refused else ("", UPTIME)
                 row.rc, row.bytes_total = (None, 0) if refused else (0, len(UPTIME))
                 row.started = row.finished = timezone.now()
+                row.change = MassCommand.objects.next_change(run.pk)
                 row.save()
                 MassCommand.objects.count_moves(run.pk, {("queued", row.status): 1})
             MassCommand.objects.finish_if_done(run.pk)
@@ -139,8 +147,9 @@ def test_the_documented_requests_get_the_documented_replies(
         seen += 1
         body, path = reader.in_life(told.body), reader.in_life(told.path)
         real = client.generic(told.method, path, body, "application/json", SERVER_NAME="127.0.0.1", SERVER_PORT="8000")
-        value = real.json() if real.content else None
-        assert real.status_code == told.status, f"{told.method} {path}: {real.content.decode()}"
+        content = real.getvalue()
+        value = events(content.decode()) if real.streaming else json.loads(content) if content else None
+        assert real.status_code == told.status, f"{told.method} {path}: {content.decode()}"
         assert reader.same(told.reply, value), f"{told.method} {path}: {json.dumps(value, indent=1)}"
         if value and told.path.endswith("/token/") and (told.method, told.status) == ("POST", 200):  # signed in
             client.credentials(HTTP_AUTHORIZATION=f"Bearer {value['token']}")
