@@ -148,7 +148,7 @@ def test_the_documented_requests_get_the_documented_replies(
         body, path = reader.in_life(told.body), reader.in_life(told.path)
         real = client.generic(told.method, path, body, "application/json", SERVER_NAME="127.0.0.1", SERVER_PORT="8000")
         content = real.getvalue()
-        value = events(content.decode()) if real.streaming else json.loads(content) if content else None
+        value: Any = events(content.decode()) if real.streaming else json.loads(content) if content else None
         assert real.status_code == told.status, f"{told.method} {path}: {content.decode()}"
         assert reader.same(told.reply, value), f"{told.method} {path}: {json.dumps(value, indent=1)}"
         if value and told.path.endswith("/token/") and (told.method, told.status) == ("POST", 200):  # signed in

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import uuid
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from functools import partial
@@ -540,6 +539,6 @@ def test_nobody_opens_streams_without_end(run: MassCommand, viewer: User, monkey
     listen(story)
 
 
-@pytest.mark.parametrize("text", ["7", "0", "12-" + uuid.uuid4().hex, "9-end"])
+@pytest.mark.parametrize("text", ["7", "0", "12-" + 32 * "a", "9-end"])
 def test_an_id_is_a_position(text: str) -> None:
     assert str(Position.parse(text)) == text
