@@ -12,6 +12,12 @@ try:
 except ImproperlyConfigured as error:
     sys.exit(f"The service is not set up: {error}")
 
-from orchestrator.streaming import EventStreams  # noqa: E402 - models can be imported from here on
+from django.db import connections  # noqa: E402 - what follows needs the settings
+
+from orchestrator.streaming import EventStreams  # noqa: E402
+
+# Here each request has a thread of its own: a connection that is kept for the thread's next request is a leaked one.
+for alias in connections:
+    connections.settings[alias]["CONN_MAX_AGE"] = 0
 
 application = EventStreams(django)

@@ -7,8 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from django.core.handlers.asgi import ASGIHandler
-
+from orchestrator.asgi import django
 from orchestrator.streaming import EventStreams
 
 
@@ -86,7 +85,7 @@ class Browser:
     """What opens streams at one web process; all are left in the end."""
 
     def __init__(self) -> None:
-        self.application = EventStreams(ASGIHandler())
+        self.application = EventStreams(django)
         self.tasks: list[tuple[Stream, asyncio.Task[None]]] = []
 
     def open(self, address: str, headers: Mapping[str, str], *, taking: bool = True) -> Stream:
