@@ -12,9 +12,9 @@ try:
 except ImproperlyConfigured as error:
     sys.exit(f"The service is not set up: {error}")
 
-from django.db import connections  # noqa: E402 - what follows needs the settings
+from django.db import connections
 
-from orchestrator.streaming import EventStreams  # noqa: E402
+from orchestrator.streaming import EventStreams
 
 # Here each request has a thread of its own: a connection that is kept for the thread's next request is a leaked one.
 for alias in connections:
