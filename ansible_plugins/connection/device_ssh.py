@@ -215,11 +215,7 @@ class Connection(ssh.Connection):  # type: ignore[misc]
         host = str(self.get_option("host_key_alias"))
         if has(STOPPED, host):
             return cancelled(host)
-        limits = Limits(
-            connect=connect_timeout or float(self.get_option("timeout")),
-            execution=execution_timeout or float(self.get_option("execution_timeout")) or math.inf,
-            stopped=lambda: has(STOPPED, host) or aborted(),
-        )
+        limits = self._limits(host, connect_timeout, execution_timeout)
         try:
             argv = self._build_command(self.get_option("ssh_executable"), "ssh", str(self.get_option("host")), command)
         except AnsibleError as error:
@@ -241,6 +237,13 @@ class Connection(ssh.Connection):  # type: ignore[misc]
             if session.logged_in and not before:
                 note_login(host)
             return session
+
+    def _limits(self, host: str, connect: float, execution: float) -> Limits:
+        return Limits(
+            connect=connect or float(self.get_option("timeout")),
+            execution=execution or float(self.get_option("execution_timeout")) or math.inf,
+            stopped=lambda: has(STOPPED, host) or aborted(),
+        )
 
 
 def cancelled(host: str) -> Session:
