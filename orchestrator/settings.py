@@ -247,6 +247,7 @@ REST_FRAMEWORK = {
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
     "NUM_PROXIES": env.int("ORCHESTRATOR_PROXIES", default=0),
 }
+MIGRATION_MODULES = {"knox": None}  # its table is not made: it would refer to the users, and stay empty
 KNOX_TOKEN_MODEL = "orchestrator.Token"  # noqa: S105 - a model's name
 REST_KNOX = {
     "AUTH_HEADER_PREFIX": "Bearer",

@@ -1,28 +1,40 @@
 """Tokens with a name and limits, in a table of our own; those of knox's table move over and go on working."""
 
+from datetime import UTC
+
 import django.core.validators
 import django.db.models.deletion
 import uuid
 from django.conf import settings
 from django.db import migrations, models
+from django.utils.dateparse import parse_datetime
+
+
+def _moment(value):
+    """SQLite gives a time as text, in UTC."""
+    moment = parse_datetime(value) if isinstance(value, str) else value
+    return moment.replace(tzinfo=UTC) if moment and moment.tzinfo is None else moment
 
 
 def move(apps, schema_editor):
-    """Empty knox's table into ours."""
-    old, new = apps.get_model("knox", "AuthToken"), apps.get_model("orchestrator", "Token")
-    for row in old.objects.all():
-        moved = new.objects.create(
-            digest=row.digest, token_key=row.token_key, user_id=row.user_id, expiry=row.expiry, name="sign-in"
-        )
-        new.objects.filter(pk=moved.pk).update(created=row.created)
-    old.objects.all().delete()
+    """Empty knox's table into ours, and drop it: it refers to the users, and nobody looks after it any more."""
+    connection, tokens = schema_editor.connection, apps.get_model("orchestrator", "Token")
+    if "knox_authtoken" not in connection.introspection.table_names():
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT digest, token_key, user_id, created, expiry FROM knox_authtoken")
+        for digest, token_key, user, created, expiry in cursor.fetchall():
+            moved = tokens.objects.create(
+                digest=digest, token_key=token_key, user_id=user, expiry=_moment(expiry), name="sign-in"
+            )
+            tokens.objects.filter(pk=moved.pk).update(created=_moment(created))
+        cursor.execute("DROP TABLE knox_authtoken")
 
 
 class Migration(migrations.Migration):
 
     dependencies = [
         ('orchestrator', '0002_cancel_single_devices'),
-        ('knox', '0009_extend_authtoken_field'),
     ]
 
     operations = [

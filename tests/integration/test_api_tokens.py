@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from datetime import timedelta
 from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.db import connection
-from django.db.migrations.loader import MigrationLoader
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from knox.crypto import hash_token
@@ -306,12 +307,19 @@ def test_an_export_breaks_off_when_its_token_ends(
 
 # ---------------------------------------------------------------- an older database
 def test_tokens_of_an_older_database_go_on_working() -> None:
-    user = factories.superuser()
-    loader: Any = MigrationLoader(connection)
-    apps = loader.project_state(("orchestrator", "0003_tokens")).apps
-    old = apps.get_model("knox", "AuthToken")
-    text = "ab" * 32
-    old.objects.create(digest=hash_token(text), token_key=text[:15], user_id=user.pk, expiry=None)
-    import_module("orchestrator.migrations.0003_tokens").move(apps, None)
+    user, text = factories.superuser(), "ab" * 32
+    own = User._meta.pk.get_db_prep_value(user.pk, connection)
+    now = connection.ops.adapt_datetimefield_value(timezone.now())
+    with connection.cursor() as cursor:
+        kind = "uuid" if connection.vendor == "postgresql" else "char(32)"
+        time = "timestamptz" if connection.vendor == "postgresql" else "datetime"
+        cursor.execute(
+            "CREATE TABLE knox_authtoken (digest varchar(128) PRIMARY KEY, token_key varchar(25), "
+            f"user_id {kind} REFERENCES orchestrator_user (id), created {time}, expiry {time})"
+        )
+        values = [hash_token(text), text[:15], own, now, None]
+        cursor.execute("INSERT INTO knox_authtoken VALUES (%s, %s, %s, %s, %s)", values)
+    migration = import_module("orchestrator.migrations.0003_tokens")
+    migration.move(apps, SimpleNamespace(connection=connection))
     assert _bearer(text).get(DEVICES).status_code == 200
-    assert not old.objects.exists()
+    assert "knox_authtoken" not in connection.introspection.table_names()
