@@ -33,7 +33,7 @@ from tests.acceptance.service import ADMIN, Service, running
 from tests.chaos.fleet import kill, victims
 from tests.vault import Vault, serving
 
-pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.database, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.database, pytest.mark.timeout(420)]
 
 ROUTER: Final = "openwrt6"
 SERVER: Final = "linux2"
@@ -114,7 +114,6 @@ def plot(lab: Lab, tmp_path: Path) -> Iterator[Plot]:
         }  # fmt: skip
         service = stack.enter_context(running(folder, workers=1, **environment))
         canaries.add("API token", service.http.headers["Authorization"].rsplit(" ", 1)[1][20:48])
-        canaries.add("administrator's password", ADMIN["password"])
         made = Plot(service, lab, canaries, findings, folder, database, runs, vault)
         stack.callback(lab.exec, ROUTER, "sh", "-c", set_password("passwd root", DEFAULT_PASSWORD, times=2))
         stack.callback(lab.fault, ROUTER, "none")
@@ -270,6 +269,9 @@ def be_refused(plot: Plot) -> None:
     targets = {"devices": body["devices"]}
     later = {"name": "later", "cron": "0 3 1 1 *", "type": body["type"], "input": body["input"], "targets": targets}
     plot.post("schedule/", later)
+    person = {"username": "witness", "password": plot.make("a person's password")}
+    plot.service.post("users/user/", person, expect=201)
+    plot.service.post("users/token/", person)
     typo = {**body, "input": body["input"] | {"confirm_password": plot.make("password with a typo")}}
     bad = {**own, "name": "bad", "username": "-bad", "password": plot.make("password of a bad credential")}
     plain = plot.make("key that is none", "-----BEGIN OPENSSH PRIVATE KEY-----\n{}\n-----END OPENSSH PRIVATE KEY-----")
