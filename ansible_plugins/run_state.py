@@ -10,6 +10,7 @@ import contextlib
 import os
 
 WAITING, STOPPED, LOGGED_IN = "waiting", "stopped", "logged_in"
+MATCHED = "matched"  # a file: the hosts that plays are for, see callback/silent.py
 
 
 def path(folder: str, host: str = "") -> str:

@@ -48,6 +48,12 @@ REASONS: Final[Mapping[str, str]] = {
     "not_changed": "The device did not change the password. {detail}",
     "no_return": "The device did not come back within {seconds} s.",
     "not_rebooted": "The device still answers, but did not reboot within {seconds} s.",
+    # a play of several tasks
+    "task_failed": "A task failed: {detail}",
+    "went_away": "The device could not be reached any more. {detail}",
+    "not_matched": "No play of the playbook is for this device.",
+    "no_task": "The playbook had no task for this device.",
+    "not_reached": "The playbook ended before its turn came. {detail}",
     # the run
     "internal": "The command could not be carried out. {detail}",
 }
@@ -85,6 +91,7 @@ class HostEvent:
     stderr: str = ""
     truncated: bool = False
     bytes_total: int = 0  # of stdout and stderr together, before they were cut
+    recap: dict[str, int] | None = None  # of a play: what Ansible counts at its end, see plays.py
 
 
 def parse(event: Mapping[str, Any]) -> HostEvent | None:
@@ -95,18 +102,14 @@ def parse(event: Mapping[str, Any]) -> HostEvent | None:
     kind, data = event.get("event"), event.get("event_data") or {}
     if "host" not in data or not (kind == "runner_on_start" or kind in _STATUS):
         return None
-    at = _time(event.get("created"))
+    at = moment(event.get("created"))
     if kind == "runner_on_start":
         return HostEvent(host_name=data["host"], kind="started", at=at)
     result = data.get("res") or {}
     ours = result.get("orchestrator") or {}
-    status, code, detail = _judge(str(kind), result, ours)
     rc = result.get("rc") if isinstance(result.get("rc"), int) else None
-    stdout, stderr = _text(result.get("stdout")), _text(result.get("stderr"))
-    seconds = _seconds(ours.get("seconds") or (result.get("timedout") or {}).get("period"))
-    reason = REASONS[code].format(detail=detail, seconds=seconds, rc=rc).strip() if code else ""
-    if ours.get("last") in ("auth", "host_key"):  # a reboot whose last look met a device, but not as it was
-        reason += " " + REASONS[ours["last"]]
+    status, code, reason = judge(str(kind), result)
+    stdout, stderr = plain_text(result.get("stdout")), plain_text(result.get("stderr"))
     return HostEvent(
         host_name=data["host"],
         kind="finished",
@@ -122,10 +125,22 @@ def parse(event: Mapping[str, Any]) -> HostEvent | None:
     )
 
 
+def judge(kind: str, result: Mapping[str, Any]) -> tuple[CommandStatus, str, str]:
+    """Status, code and reason of a result; ``kind`` is the name of its event."""
+    ours = result.get("orchestrator") or {}
+    status, code, detail = _judge(kind, result, ours)
+    rc = result.get("rc")
+    seconds = _seconds(ours.get("seconds") or (result.get("timedout") or {}).get("period"))
+    reason = REASONS[code].format(detail=detail, seconds=seconds, rc=rc).strip() if code else ""
+    if ours.get("last") in ("auth", "host_key"):  # a reboot whose last look met a device, but not as it was
+        reason += " " + REASONS[ours["last"]]
+    return status, code, reason
+
+
 def _judge(kind: str, result: Mapping[str, Any], ours: Mapping[str, Any]) -> tuple[CommandStatus, str, str]:
     """Status, code and detail of a finished device."""
-    status, text = _STATUS[kind], _text(result.get("msg"))
-    code, detail = str(ours.get("code") or ""), _text(ours.get("detail"))
+    status, text = _STATUS[kind], plain_text(result.get("msg"))
+    code, detail = str(ours.get("code") or ""), plain_text(ours.get("detail"))
     if status is CommandStatus.SUCCESS:
         return status, "skipped" if kind == "runner_on_skipped" else code, detail
     if not code and (tag := _TAG.search(text)):  # our connection plugin under somebody else's action
@@ -148,7 +163,7 @@ def _judge(kind: str, result: Mapping[str, Any], ours: Mapping[str, Any]) -> tup
     return status, code, detail
 
 
-def _text(value: Any) -> str:
+def plain_text(value: Any) -> str:
     """Text that every database takes: NUL and lone surrogates become U+FFFD."""
     if value is None:
         return ""
@@ -160,7 +175,7 @@ def _seconds(limit: Any) -> float | int:
     return int(seconds) if seconds.is_integer() else round(seconds, 1)
 
 
-def _time(created: Any) -> datetime:
+def moment(created: Any) -> datetime:
     try:
         at = datetime.fromisoformat(str(created))
     except ValueError:

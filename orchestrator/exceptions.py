@@ -98,6 +98,13 @@ class NotActiveError(OrchestratorError):
     http_status = 409
 
 
+class PlaybookGoneError(OrchestratorError):
+    """The version of the playbook that was launched is not on this machine. Refresh its catalogue, and launch again."""
+
+    code = "playbook_gone"
+    http_status = 409
+
+
 class HostKeyChangedError(OrchestratorError):
     """The device shows another host key than the pinned or accepted one. If that is right, accept its fingerprint."""
 

@@ -5,9 +5,12 @@ Pure translation: no database, no queue, no subprocess.
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
+
+from orchestrator.models import Platform
 
 # A pinned key's type → the algorithms with which a server may prove that it holds the key (RFC 8332 for RSA).
 # ssh negotiates exactly these, so that a device with several keys shows the pinned one.
@@ -20,6 +23,9 @@ HOST_KEY_ALGORITHMS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 _KEY: Final = re.compile(r"(?P<type>[a-z0-9-]+) +(?P<blob>[A-Za-z0-9+/]+={0,2})(?: .*)?")
 _UNSAFE: Final = re.compile(r"\W")
+_NO_NAME: Final = re.compile(r"[^\w.-]|^-")  # as in inventory_plugins/orchestrator.py, and so is the next
+_TAKEN: Final = frozenset({"localhost", "127.0.0.1", "::1", "all", "ungrouped"})
+_HOST: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _SSH_PORT: Final = 22
 
 
@@ -49,6 +55,8 @@ class Target:
     platform: str  # "openwrt" | "linux"
     host_key: str  # "ssh-ed25519 AAAA…", one or more lines; a comment behind a key is ignored
     login: Login
+    groups: tuple[str, ...] = ()  # beside its platform, see group_names()
+    facts: Mapping[str, Any] = field(default_factory=dict)  # orchestrator_<name> → value, for the users' own playbooks
 
 
 def inventory(targets: Sequence[Target], *, connect_timeout: float) -> dict[str, Any]:
@@ -60,7 +68,7 @@ def inventory(targets: Sequence[Target], *, connect_timeout: float) -> dict[str,
     return {
         "plugin": "orchestrator",
         "hosts": {
-            target.host_name: {"groups": [target.platform], "vars": _host_vars(target, connect_timeout)}
+            target.host_name: {"groups": [*target.groups, target.platform], "vars": _host_vars(target, connect_timeout)}
             for target in targets
         },
     }
@@ -89,6 +97,21 @@ def group_names(
     return list(dict.fromkeys(f"{kind}_{_UNSAFE.sub('_', name)}" for kind, name in pairs))
 
 
+def host_names(names: Mapping[str, str], groups: Iterable[str]) -> dict[str, str]:
+    """What devices are called in a user's own playbook: id (32 digits) → host name, from id → the device's name.
+
+    The names that inventory_plugins/orchestrator.py gives them for plain Ansible, as far as they are plain file names:
+    a playbook that sets a device's name from `inventory_hostname` must find it here, too.
+    """
+    plain = {pk: _NO_NAME.sub("_", name) for pk, name in names.items()}
+    often, taken = Counter(plain.values()), {*groups, *_TAKEN, *Platform}
+    made = {
+        pk: f"{name}_{pk[:8]}" if often[name] > 1 or name.lower() in taken or name in taken else name
+        for pk, name in plain.items()
+    }
+    return {pk: name if _HOST.fullmatch(name) else f"device-{pk}" for pk, name in made.items()}
+
+
 def known_host(address: str, port: int, host_key: str) -> str:
     """Lines of a known_hosts file for an address, as ssh looks it up (sshd(8)): `address` or `[address]:port`."""
     where = address.lower() if port == _SSH_PORT else f"[{address.lower()}]:{port}"
@@ -110,9 +133,11 @@ def _host_vars(target: Target, connect_timeout: float) -> dict[str, Any]:
         "ansible_private_key_passphrase": login.passphrase,
         "ansible_become_password": login.become_password or login.password,
         "orchestrator_platform": target.platform,
+        "orchestrator_host_name": target.host_name,
         "orchestrator_host_key_algorithms": ",".join(dict.fromkeys(algorithms)),
     }
-    return {name: value for name, value in wanted.items() if value != ""}
+    told = {name: value for name, value in wanted.items() if value != ""}
+    return told | {f"orchestrator_{name}": value for name, value in target.facts.items()}
 
 
 def _keys(host_key: str) -> list[tuple[str, str]]:

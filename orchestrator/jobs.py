@@ -19,6 +19,7 @@ from orchestrator.exceptions import OrchestratorError
 from orchestrator.journal import Journal
 from orchestrator.models import MassCommand, Slice
 from orchestrator.pacing import advance, why_not
+from orchestrator.plays import TaskEvent
 from orchestrator.recording import Ending, Recorder, settle
 from orchestrator.rotation import PasswordChange
 from orchestrator.states import CommandStatus
@@ -88,7 +89,7 @@ def _carry_out(slice_: Slice, lease: uuid.UUID, change: PasswordChange | None) -
             outcome = runner.run(
                 plan.request(targets, ident=planning.round_ident(slice_, number)),
                 on_event=listener.hear,
-                orders=_orders(recorder, first=number == 0),
+                orders=_orders(recorder, first=number == 0 and not plan.run.playbook),
             )
             if outcome.ended != "completed":
                 return Ending(outcome.ended), outcome.detail
@@ -99,7 +100,7 @@ def _orders(recorder: Recorder, *, first: bool) -> runner.Orders:
     return runner.Orders(
         stop=lambda: recorder.stop_requested,
         cancelled=lambda: recorder.cancelled_hosts,
-        drain=lambda: first and not dispatch.may_start(),  # a later round is of devices that have had their turn
+        drain=lambda: first and not dispatch.may_start(),  # else they had their turn, or a play means them all
         withdrawn=recorder.hand_back,
     )
 
@@ -115,9 +116,12 @@ class _Listener:
     """Passes events on, except a refused login that leaves another credential to try."""
 
     plan: planning.Plan
-    record: Callable[[HostEvent], None]
+    record: Callable[[HostEvent | TaskEvent], None]
 
-    def hear(self, event: HostEvent) -> None:
+    def hear(self, event: HostEvent | TaskEvent) -> None:
+        if isinstance(event, TaskEvent):
+            self.record(event)
+            return
         unreachable = event.kind == "finished" and event.status == CommandStatus.UNREACHABLE
         if not (unreachable and event.code in _REFUSED and self.plan.try_next_login(event.host_name)):
             self.record(event)

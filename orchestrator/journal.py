@@ -17,6 +17,7 @@ from typing import IO, Any, Self
 from django.conf import settings
 
 from orchestrator.events import HostEvent
+from orchestrator.plays import TaskEvent
 from orchestrator.states import CommandStatus
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class Journal:
         """Close it; ``remove`` once the slice has ended."""
         self._file.close()
 
-    def add(self, event: HostEvent) -> None:
+    def add(self, event: HostEvent | TaskEvent) -> None:
         """Append an event."""
         self._line(asdict(event) | {"at": event.at.isoformat()})
 
@@ -68,7 +69,7 @@ def remove(slice_id: uuid.UUID, attempt: int) -> None:
     path(slice_id, attempt).unlink(missing_ok=True)
 
 
-def read(slice_id: uuid.UUID, attempt: int) -> tuple[dict[str, Assignment], list[HostEvent]]:
+def read(slice_id: uuid.UUID, attempt: int) -> tuple[dict[str, Assignment], list[HostEvent | TaskEvent]]:
     """Whose host names they are, and the events; empty when there is no journal on this machine."""
     try:
         lines = path(slice_id, attempt).read_text().splitlines()
@@ -93,7 +94,9 @@ def _values(lines: list[str]) -> Iterator[Any]:
             return
 
 
-def _event(value: dict[str, Any]) -> HostEvent:
-    status = value.pop("status")
+def _event(value: dict[str, Any]) -> HostEvent | TaskEvent:
     at = datetime.fromisoformat(value.pop("at"))
+    if "task" in value:
+        return TaskEvent(**value, at=at)
+    status = value.pop("status")
     return HostEvent(**value, at=at, status=None if status is None else CommandStatus(status))

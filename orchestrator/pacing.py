@@ -7,7 +7,7 @@ queued or running: so ``max_concurrency`` holds whatever the number of workers, 
 import logging
 import math
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -44,6 +44,10 @@ class Controls:
     run_at: datetime | None = None
     wait_for_offline_until: datetime | None = None
     check: bool = False
+    diff: bool = False  # this and what follows: of the users' own playbooks, as ansible-playbook has them
+    job_tags: Sequence[str] | None = None
+    skip_tags: Sequence[str] | None = None
+    verbosity: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """What was given, as it is stored and shown."""
@@ -60,12 +64,17 @@ def amount(given: Amount, of: int) -> int | None:
     return math.ceil(of * percent / 100)
 
 
-def cut_waves(controls: Controls, devices: int) -> Iterator[tuple[int, int]]:
-    """(wave, devices) of each slice, in order, for a run on so many eligible devices."""
+def cut_waves(controls: Controls, devices: int, *, whole: bool = False) -> Iterator[tuple[int, int]]:
+    """(wave, devices) of each slice, in order, for a run on so many eligible devices.
+
+    ``whole``: a wave is one slice unless a limit is asked for.  A user's own playbook means all its hosts by `serial`,
+    `run_once` and the like, and so it is one ansible-playbook.
+    """
     limit = amount(controls.max_concurrency, devices) or devices
     careful = any((controls.max_concurrency, controls.max_errors is not None, controls.canary, controls.ramp))
     # All devices of a slice are in flight at once: none waits inside of Ansible where nothing could hold it back.
     chunk = min(settings.SLICE_SIZE, settings.FORKS, max(1, limit // 2)) if careful else settings.SLICE_SIZE
+    chunk = devices if whole and not careful else chunk
     left = devices
     for wave, size in enumerate(_wave_sizes(controls, devices, limit), start=1):
         in_wave = min(size, left)

@@ -7,18 +7,18 @@ the row.  It never widens.
 import logging
 import math
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from django.conf import settings
 from django.db.models import Prefetch
 from django.utils import timezone
 
-from orchestrator import host_keys, playbooks
+from orchestrator import catalogue, host_keys, playbooks, snapshots
 from orchestrator.exceptions import SecretLookupError, SecretUnreadableError
-from orchestrator.inventory import Login, Target
+from orchestrator.inventory import Login, Target, group_names, host_names
 from orchestrator.journal import Assignment
 from orchestrator.locking import defer, lock_devices
 from orchestrator.models import Command, CommandType, Device, DeviceCredential, MassCommand, OnConflict, Slice
@@ -31,6 +31,7 @@ from orchestrator.targeting import REASONS
 
 log = logging.getLogger(__name__)
 
+_TASK_TIMEOUT: Final = 3_600.0  # seconds that a task of a user's own playbook may take, unless the run says
 _START_UP: Final = 60.0  # seconds that Ansible may take to start, on a busy machine
 _NO_HOST_KEY: Final = "No host key is pinned for this device. Enrol it: scan its key, compare it, accept it."
 _NOT_FOUND: Final = "A secret of the device's credentials could not be looked up, so it was not contacted. {}"
@@ -53,7 +54,7 @@ _CONFLICTS: Final[dict[str, Verdict]] = {
 class Plan:
     """What one slice runs.  ``logins`` are the credentials of each host name, in the order of trying."""
 
-    command_type: str
+    run: MassCommand
     variables: dict[str, object] = field(repr=False)
     secrets: frozenset[str] = field(repr=False)  # of the input: what no output may show
     assignments: dict[str, Assignment]
@@ -87,9 +88,11 @@ class Plan:
 
     def request(self, targets: Sequence[Target], *, ident: str) -> RunRequest:
         """The request to the runner for these targets."""
-        spec = playbooks.specification(self.command_type)
         connect, execution = self.connect_timeout, self.execution_timeout
-        if self.command_type == CommandType.REBOOT:
+        if self.run.type == CommandType.PLAYBOOK:
+            return self._of_playbook(targets, ident=ident)
+        spec = playbooks.specification(self.run.type)
+        if self.run.type == CommandType.REBOOT:
             execution = max(execution, settings.REBOOT_TIMEOUT + 2 * connect)
         turns = math.ceil(len(targets) / settings.FORKS)
         limit = _START_UP + turns * (2 * connect + execution)
@@ -108,6 +111,24 @@ class Plan:
             check=self.check,
             deadline=max(limit, 0.1),
         )
+
+    def _of_playbook(self, targets: Sequence[Target], *, ident: str) -> RunRequest:
+        """One ansible-playbook, as its author knows it; the copy that was made when it was launched."""
+        run, controls = self.run, self.run.controls
+        project = snapshots.held(run.playbook_digest)
+        limit = settings.PLAYBOOK_TIMEOUT
+        if self.deadline:
+            limit = (self.deadline - timezone.now()).total_seconds()
+        return RunRequest(
+            ident=ident, playbook=project / run.playbook_path, project=project, targets=targets,
+            variables=self.variables,
+            secrets=self.secrets.union(*(login.secrets for logins in self.logins.values() for login in logins)),
+            forks=settings.FORKS, connect_timeout=self.connect_timeout,
+            execution_timeout=run.execution_timeout or min(_TASK_TIMEOUT, settings.PLAYBOOK_TIMEOUT),
+            check=self.check, diff=bool(controls.get("diff")), tags=controls.get("job_tags") or (),
+            skip_tags=controls.get("skip_tags") or (), verbosity=controls.get("verbosity") or 0,
+            deadline=max(limit, 0.1),
+        )  # fmt: skip
 
 
 def round_ident(slice_: Slice, number: int) -> str:
@@ -129,13 +150,14 @@ def plan(slice_: Slice) -> Plan:
     credentials = DeviceCredential.objects.select_related("credential__organization").order_by("position")
     rows = (
         Command.objects.filter(slice=slice_, status=CommandStatus.QUEUED)
-        .select_related("device", "device__organization")
+        .order_by("device_id")  # as plain Ansible has them of the API: `serial` and `run_once` mean the order
+        .select_related("device__organization", "device__group", "device__location")
         .prefetch_related(Prefetch("device__device_credentials", queryset=credentials))
     )
     verdicts: dict[uuid.UUID, Verdict] = {}
     made = Plan(
-        command_type=run.type,
-        variables=playbooks.playbook_variables(run.type, run.input, run.secret_input()),
+        run=run,
+        variables=catalogue.variables(run),
         secrets=frozenset(run.secret_input().values()),
         assignments={}, bare={}, logins={},
         connect_timeout=run.connect_timeout or settings.CONNECT_TIMEOUT,
@@ -152,6 +174,8 @@ def plan(slice_: Slice) -> Plan:
         verdict = _CONFLICTS.get(run.on_conflict) if row.device_id in busy else _add(made, row, lookup)
         if verdict:
             verdicts[row.pk] = verdict
+    if run.type == CommandType.PLAYBOOK:
+        _rename(made, [row.device for row in found if row.device])
     skip(run.pk, verdicts)
     if busy:
         later = timezone.now() + timedelta(seconds=min(_BUSY_SECONDS * 2**slice_.tries, _BUSY_SECONDS_MOST))
@@ -167,6 +191,7 @@ def _shrunk(row: Command, device: Device) -> str:
         "inactive": not device.is_active,
         "organization_inactive": not device.organization.is_active,
         "type_forbidden": not device.organization.allows(row.type),
+        "playbook_forbidden": not device.organization.allows_playbook(row.playbook),
         "no_credential": not device.device_credentials.all(),
     }
     return next((code for code, holds in checks.items() if holds), "")
@@ -197,6 +222,30 @@ def _add(made: Plan, row: Command, lookup: Lookup) -> Verdict | None:
         host_key=device.host_key, login=logins[0],
     )  # fmt: skip
     return None
+
+
+def _rename(made: Plan, devices: Iterable[Device]) -> None:
+    """Call the devices of a user's own playbook what its author calls them, and put them into their groups."""
+    by_name = {f"device-{device.pk.hex}": device for device in devices}
+    own = {name: by_name[name] for name in made.bare}
+    groups = {name: group_names(**_place(device)) for name, device in own.items()}
+    names = host_names(
+        {own[name].pk.hex: own[name].name for name in own}, {x for each in groups.values() for x in each}
+    )
+    for old, device in own.items():
+        new = names[device.pk.hex]
+        facts = {"id": str(device.pk), "name": device.name, **_place(device)}
+        target = replace(made.bare.pop(old), host_name=new, groups=tuple(groups[old]), facts=facts)
+        made.bare[new], made.logins[new] = target, made.logins.pop(old)
+        made.assignments[new] = made.assignments.pop(old)
+
+
+def _place(device: Device) -> dict[str, Any]:
+    return {
+        "platform": device.platform, "organization": device.organization.name,
+        "group": device.group.name if device.group else "",
+        "location": device.location.name if device.location else "", "tags": list(device.tags),
+    }  # fmt: skip
 
 
 def _login(link: DeviceCredential, lookup: Lookup) -> Login:

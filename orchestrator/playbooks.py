@@ -1,4 +1,4 @@
-"""Which command types there are: the playbook of each, what its input may be, and what of it is secret.
+"""Which command types are shipped: the playbook of each, what its input may be, and what of it is secret.
 
 Pure translation: neither database, queue nor subprocess.
 """
@@ -12,7 +12,7 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 
 from orchestrator.exceptions import InvalidFieldError
-from orchestrator.models import CommandType
+from orchestrator.models import CommandType, Playbook
 from orchestrator.models.addresses import validate_username
 from orchestrator.secrets import mask
 
@@ -45,10 +45,11 @@ class CheckedInput:
 
     shown: dict[str, Any]
     secret: dict[str, str]
+    playbook: Playbook | None = None  # that of the catalogue by whose schema it was judged
 
 
 def specification(command_type: str) -> CommandSpec:
-    """What is known about a command type (a value of ``CommandType``)."""
+    """What is known about a shipped command type; catalogue.py knows the users' own playbooks."""
     return _SPECS[CommandType(command_type)]
 
 
@@ -172,3 +173,6 @@ _SPECS: Final = {
         check_mode=True,
     ),
 }
+
+SHIPPED: Final = tuple(_SPECS)
+"""The command types whose playbooks are ours."""

@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
@@ -27,8 +27,9 @@ from orchestrator import journal
 from orchestrator.events import REASONS, HostEvent
 from orchestrator.journal import Assignment, Journal
 from orchestrator.locking import defer
-from orchestrator.models import Command, MassCommand, Slice
+from orchestrator.models import Command, MassCommand, Slice, TaskResult
 from orchestrator.output import cut
+from orchestrator.plays import TaskEvent
 from orchestrator.querysets import CommandQuerySet
 from orchestrator.rotation import PasswordChange, follow
 from orchestrator.states import OPEN, TRANSITIONS, CommandStatus
@@ -39,13 +40,14 @@ _BATCH: Final = 200  # rows in one transaction
 _FLUSH: Final = 0.3  # seconds that an event waits for others at most
 _TICK: Final = 1.0  # seconds between two looks at lease and cancellation
 _RETRY: Final = 1.0  # seconds between two tries when the database fails
+_NEVER_STARTED: Final = frozenset({CommandStatus.SKIPPED, CommandStatus.TERMINATED})
 _UNCERTAIN: Final = frozenset({CommandStatus.TIMED_OUT, CommandStatus.LOST, CommandStatus.CANCELLED})
 _REASON_LIMIT: Final = 4_000  # bytes
 _OFFLINE: Final = frozenset({"refused", "no_route", "timeout"})  # nothing answered: certainly nothing was run
 _WAITS: Final = "offline"  # reason code of a queued row whose device is to be tried again
 _FIELDS: Final = (
-    "status", "reason_code", "reason", "rc", "stdout", "stderr", "truncated", "bytes_total", "started", "finished",
-    "holds_device", "change",
+    "status", "reason_code", "reason", "rc", "stdout", "stderr", "recap", "truncated", "bytes_total", "started",
+    "finished", "holds_device", "change",
 )  # fmt: skip
 
 
@@ -128,7 +130,7 @@ class Recorder:
         self._offline_until = slice_.mass_command.offline_until
         self._assignments, self._change, self._journal = assignments, change, journal
         self._slice = slice_
-        self._events: queue.SimpleQueue[HostEvent | frozenset[str] | None] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[HostEvent | TaskEvent | frozenset[str] | None] = queue.SimpleQueue()
         self._hosts = {assignment.command: host for host, assignment in assignments.items()}
         self._cancelled: frozenset[str] = frozenset()
         self._stop = threading.Event()
@@ -145,7 +147,7 @@ class Recorder:
         self._events.put(None)
         self._thread.join()
 
-    def record(self, event: HostEvent) -> None:
+    def record(self, event: HostEvent | TaskEvent) -> None:
         """Take an event; it is written soon.  Waits for no database."""
         if self._journal is not None and event.host_name in self._assignments:
             try:
@@ -196,9 +198,9 @@ class Recorder:
         finally:
             connection.close()
 
-    def _gather(self) -> tuple[list[HostEvent], frozenset[str], bool]:
+    def _gather(self) -> tuple[list[HostEvent | TaskEvent], frozenset[str], bool]:
         """The events of the next moment, hosts that are handed back, and whether more may follow."""
-        batch: list[HostEvent] = []
+        batch: list[HostEvent | TaskEvent] = []
         unstarted: frozenset[str] = frozenset()
         until = time.monotonic() + _FLUSH
         while len(batch) < _BATCH and (left := until - time.monotonic()) > 0:
@@ -243,13 +245,17 @@ class Recorder:
                 raise LeaseLostError
             defer(self._slice, rows, not_before=timezone.now(), again=False)
 
-    def _write(self, batch: list[HostEvent]) -> None:
-        events = [
-            (self._assignments[event.host_name], event) for event in batch if event.host_name in self._assignments
-        ]
+    def _write(self, batch: Sequence[HostEvent | TaskEvent]) -> None:
+        known = [event for event in batch if event.host_name in self._assignments]
+        events = [(self._assignments[event.host_name], event) for event in known if isinstance(event, HostEvent)]
+        tasks = [_task(self._assignments[event.host_name], event) for event in known if isinstance(event, TaskEvent)]
         with transaction.atomic():
             if not Slice.objects.select_for_update().filter(pk=self._slice_id, lease=self._lease).exists():
                 raise LeaseLostError
+            if tasks:  # one that a journal tells once more is there already
+                TaskResult.objects.bulk_create(tasks, ignore_conflicts=True)
+            if not events:
+                return
             ids = {assignment.command for assignment, _ in events}
             rows = (
                 Command.objects.select_for_update()
@@ -294,16 +300,27 @@ def _apply(row: Command, event: HostEvent) -> None:
     if target not in TRANSITIONS[CommandStatus(row.status)]:
         return
     row.status = target
-    row.started = row.started or event.at
+    if target not in _NEVER_STARTED:
+        row.started = row.started or event.at
     if event.kind != "finished":
         return
     stdout, stderr = cut(event.stdout, settings.OUTPUT_LIMIT), cut(event.stderr, settings.OUTPUT_LIMIT)
-    row.finished = max(event.at, row.started)
+    row.finished = max(event.at, row.started or event.at)
     row.holds_device = False
     row.reason_code, row.reason, row.rc = event.code, cut(event.reason, _REASON_LIMIT).text, event.rc
     row.stdout, row.stderr = stdout.text, stderr.text
+    row.recap = event.recap
     row.truncated = event.truncated or stdout.truncated or stderr.truncated
     row.bytes_total = event.bytes_total or stdout.size + stderr.size
+
+
+def _task(assignment: Assignment, event: TaskEvent) -> TaskResult:
+    return TaskResult(
+        id=uuid.uuid5(assignment.command, event.key), command_id=assignment.command, number=event.number,
+        play=event.play, task=event.task, module=event.module, status=event.status, started=event.at,
+        duration=event.duration, message=event.message, rc=event.rc, stdout=event.stdout, stderr=event.stderr,
+        diff=event.diff, truncated=event.truncated,
+    )  # fmt: skip
 
 
 def _wait(row: Command, event: HostEvent) -> None:

@@ -7,6 +7,7 @@ even when that is killed.  Without bubblewrap the processes of a run are found b
 
 import functools
 import json
+import math
 import subprocess
 import sys
 import time
@@ -22,11 +23,13 @@ import ansible_runner
 from ansible_runner.utils import get_callback_dir
 from django.conf import settings
 
+from orchestrator import snapshots
 from orchestrator.events import REASONS, HostEvent, parse
 from orchestrator.inventory import Target, inventory, known_hosts
+from orchestrator.plays import PlayReader, TaskEvent
 from orchestrator.processes import MARKER, kill_processes
 from orchestrator.redaction import Redactor
-from orchestrator.run_directory import run_directory, started_hosts, sweep, waiting_hosts, withdraw
+from orchestrator.run_directory import MATCHED, run_directory, started_hosts, sweep, waiting_hosts, withdraw
 from orchestrator.sandbox import INVENTORY_PLUGINS, PLUGINS, PROJECT, sandbox
 from orchestrator.states import CommandStatus
 
@@ -37,6 +40,10 @@ DETAIL_LENGTH: Final = 300  # characters at which plugins and events cut a devic
 POLL_STOP: Final = 0.5  # seconds between two looks at the orders
 TESTED_CORE: Final = "2.21."  # ansible-core's releases that the tests cover: device_linear uses private parts of it
 DETAIL_LINES: Final = 8  # of Ansible's own output, kept for the case that it ends without a recap
+
+
+type Hear = Callable[[HostEvent | TaskEvent], None]
+"""Takes what is heard; that of tasks only from users' own playbooks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,11 @@ class RunRequest:
         default=frozenset(), repr=False
     )  # what no output may show, beside those of the targets
     check: bool = False  # Ansible's check mode: our playbooks log in, do nothing, and say what they would do
+    project: Path | None = None  # of a user's own playbook: the directory with its roles and the like
+    diff: bool = False  # this and the rest: of a user's own playbook, as on Ansible's command line
+    tags: Sequence[str] = ()
+    skip_tags: Sequence[str] = ()
+    verbosity: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +87,7 @@ class RunOutcome:
     detail: str = ""  # of a crash: Ansible's last words
 
 
-def run(request: RunRequest, *, on_event: Callable[[HostEvent], None], orders: Orders) -> RunOutcome:
+def run(request: RunRequest, *, on_event: Hear, orders: Orders) -> RunOutcome:
     """Run the playbook over the targets and hand over what becomes of each, in the calling thread.
 
     A device's `started` event is written down by Ansible before the device is contacted, and reaches `on_event` up to
@@ -118,7 +130,7 @@ class _Watch:
         self,
         request: RunRequest,
         directory: Path,
-        on_event: Callable[[HostEvent], None],
+        on_event: Hear,
         orders: Orders,
     ) -> None:
         self.request, self.directory, self.on_event, self.orders = request, directory, on_event, orders
@@ -133,6 +145,7 @@ class _Watch:
         self.hosts = frozenset(target.host_name for target in request.targets)
         self.deadline, self.next_stop_check = time.monotonic() + request.deadline, 0.0
         self.redactor = Redactor(_secrets(request))
+        self.play = PlayReader(request.ident, self.hosts, diff=request.diff) if request.project else None
 
     def keep(self, event: dict[str, Any]) -> bool:
         """Runner's event handler: fast, never raises.  False: write no event files."""
@@ -173,14 +186,27 @@ class _Watch:
     def hand_over(self) -> None:
         while self.events:
             event = self.events.popleft()
-            if host_event := parse(event):
-                if host_event.host_name not in self.withdrawn:
-                    self.started.add(host_event.host_name)
-                    self.on_event(_redacted(host_event, self.redactor))
+            if self.play and event.get("event") == "playbook_on_stats":
+                matched = _lines(self.directory / MATCHED)
+                for host_event in self.play.end(event, matched=matched):
+                    self.tell(host_event)
+            if found := list(self.play.read(event)) if self.play else _one(parse(event)):
+                for told in found:
+                    self.tell(told)
             elif event.get("event") == "playbook_on_stats":
                 self.recap = True
             elif event.get("stdout"):
                 self.words.append(str(event["stdout"]).strip())
+
+    def tell(self, event: HostEvent | TaskEvent) -> None:
+        if event.host_name in self.withdrawn:
+            return
+        if isinstance(event, TaskEvent):
+            self.on_event(_redacted_task(event, self.redactor))
+            return
+        if event.kind == "started":
+            self.started.add(event.host_name)
+        self.on_event(_redacted(event, self.redactor))
 
     def outcome(self) -> RunOutcome:
         if self.error:
@@ -209,6 +235,27 @@ def _cancelled(host_name: str) -> HostEvent:
         code="cancelled",
         reason=REASONS["cancelled"],
     )
+
+
+def _one(event: HostEvent | None) -> list[HostEvent]:
+    return [event] if event else []
+
+
+def _lines(path: Path) -> frozenset[str]:
+    try:
+        return frozenset(path.read_text(encoding="utf-8").split())
+    except OSError:
+        return frozenset()
+
+
+def _redacted_task(event: TaskEvent, redactor: Redactor) -> TaskEvent:
+    """All texts in one go: most have none of the many secrets, and each look costs."""
+    texts = {name: getattr(event, name) for name in ("play", "task", "message", "stdout", "stderr", "diff")}
+    whole = "\0".join(texts.values())
+    if redactor.clean(whole, cut=event.truncated) == whole:
+        return event
+    clean: dict[str, Any] = {name: redactor.clean(text, cut=event.truncated) for name, text in texts.items()}
+    return replace(event, **clean)
 
 
 def _redacted(event: HostEvent, redactor: Redactor) -> HostEvent:
@@ -253,15 +300,27 @@ def _configure(request: RunRequest, directory: Path) -> ansible_runner.RunnerCon
     config.pexpect_timeout = POLL_EVENTS
     config.suppress_output_file = True
     config.env = _environment(request, directory, Path(config.artifact_dir))
-    program = [str(Path(sys.executable).parent / "ansible-playbook"), *(["--check"] if request.check else [])]
-    config.command = [*sandbox(directory, request.playbook), *program, *config.command[1:]]
+    program = [str(Path(sys.executable).parent / "ansible-playbook"), *_options(request)]
+    config.command = [*sandbox(directory, request.project or request.playbook.parent), *program, *config.command[1:]]
     config.cwd = str(directory)
     return config
+
+
+def _options(request: RunRequest) -> list[str]:
+    options = ["--check"] if request.check else []
+    options += ["--diff"] if request.diff else []
+    options += [f"--tags={','.join(request.tags)}"] if request.tags else []
+    options += [f"--skip-tags={','.join(request.skip_tags)}"] if request.skip_tags else []
+    return options + (["-" + "v" * request.verbosity] if request.verbosity else [])
 
 
 def _environment(request: RunRequest, directory: Path, artifacts: Path) -> dict[str, str]:
     """All that the run's processes get: nothing is inherited, and nothing in it is secret."""
     keys = any(target.login.private_key for target in request.targets)
+    own = snapshots.environment(request.project) if request.project else {}
+    if own:
+        # No task goes on for ever, whatever carries it out; device_ssh ends its command a little earlier.
+        own |= {"ANSIBLE_TASK_TIMEOUT": str(math.ceil(request.execution_timeout + 2 * request.connect_timeout))}
     return {
         MARKER: str(directory),
         "PATH": f"{Path(sys.executable).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -290,6 +349,7 @@ def _environment(request: RunRequest, directory: Path, artifacts: Path) -> dict[
         "ANSIBLE_PIPELINING": "True",
         "ANSIBLE_SSH_AGENT": "auto" if keys else "none",
         "ANSIBLE_SSH_ARGS": f"-o KexAlgorithms={key_exchange()}",
+        "ANSIBLE_SSH_TRANSFER_METHOD": "piped",  # one login, as for any other command; OpenWrt has no sftp
         "ANSIBLE_SSH_RETRIES": "0",  # a retry could run a command twice
         "ANSIBLE_RETRY_FILES_ENABLED": "False",
         "ANSIBLE_DEPRECATION_WARNINGS": "False",
@@ -298,7 +358,7 @@ def _environment(request: RunRequest, directory: Path, artifacts: Path) -> dict[
         "ORCHESTRATOR_KNOWN_HOSTS": str(directory / "known_hosts"),
         "ORCHESTRATOR_EXECUTION_TIMEOUT": str(request.execution_timeout),
         "ORCHESTRATOR_OUTPUT_LIMIT": str(settings.OUTPUT_LIMIT),
-    }
+    } | own
 
 
 def _untrusted(value: Any) -> Any:

@@ -28,9 +28,12 @@ NAMESPACES: Final = (
 FILE_SYSTEMS: Final = ("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--ro-bind", "/usr", "/usr")  # noqa: S108
 
 
-def sandbox(directory: Path, playbook: Path) -> list[str]:
-    """The words before the command that put it into a PID namespace of its own; none where bubblewrap cannot."""
-    return _bubblewrap(directory, playbook.resolve().parent) if isolated() else []
+def sandbox(directory: Path, playbooks: Path) -> list[str]:
+    """The words before the command that put it into a PID namespace of its own; none where bubblewrap cannot.
+
+    ``playbooks`` is the directory that the playbook and what it includes are in.
+    """
+    return _bubblewrap(directory, playbooks.resolve()) if isolated() else []
 
 
 @functools.cache

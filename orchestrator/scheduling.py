@@ -111,6 +111,7 @@ def _start(schedule: Schedule) -> str | None:
 def _request(schedule: Schedule) -> actions.LaunchRequest:
     return actions.LaunchRequest(
         type=schedule.type,
+        playbook=schedule.playbook,
         input=schedule.input | schedule.secret_input(),
         targets=TargetFilter.from_json(schedule.targets),
         label=schedule.name,

@@ -108,6 +108,9 @@ OUTPUT_LIMIT = env.int("ORCHESTRATOR_OUTPUT_LIMIT", default=256 * 1024)  # bytes
 TRUST_ON_FIRST_USE = env.bool("ORCHESTRATOR_TRUST_ON_FIRST_USE", default=False)
 RUN_DIR = env.str("ORCHESTRATOR_RUN_DIR", default="/dev/shm" if os.access("/dev/shm", os.W_OK) else "")  # noqa: S108
 PLAYBOOK_DIR = BASE_DIR / "playbooks"
+_OWN_PLAYBOOKS = env.str("ORCHESTRATOR_PLAYBOOK_DIRS", default="")  # with colons
+PLAYBOOK_DIRS = [PLAYBOOK_DIR, *(Path(name).absolute() for name in _OWN_PLAYBOOKS.split(os.pathsep) if name)]
+PLAYBOOK_TIMEOUT = env.float("ORCHESTRATOR_PLAYBOOK_TIMEOUT", default=14_400.0)  # seconds, of a run without deadline
 OFFLINE_RETRY_SECONDS = env.float("ORCHESTRATOR_OFFLINE_RETRY_SECONDS", default=60.0)  # doubles up to an hour
 LEASE_SECONDS = env.float("ORCHESTRATOR_LEASE_SECONDS", default=30.0)
 AUDIT_DAYS = env.int("ORCHESTRATOR_AUDIT_DAYS", default=0)
@@ -267,6 +270,8 @@ SPECTACULAR_SETTINGS = {
         "CommandStatusEnum": "orchestrator.states.CommandStatus",
         "RunStatusEnum": "orchestrator.states.RunStatus",
         "CommandTypeEnum": "orchestrator.models.CommandType",
+        "TaskStatusEnum": "orchestrator.models.TaskStatus",
+        "PlaybookStatusEnum": "orchestrator.models.PlaybookStatus",
         "PlatformEnum": "orchestrator.models.Platform",
     },
 }

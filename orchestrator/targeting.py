@@ -22,6 +22,7 @@ REASONS: Final[Mapping[str, str]] = {
     "inactive": "The device is deactivated.",
     "organization_inactive": "The organization is deactivated.",
     "type_forbidden": "The organization does not allow this command type.",
+    "playbook_forbidden": "The organization does not allow this playbook.",
     "outside_group": "The device was picked, but it is not in the group of the filter.",
     "outside_location": "The device was picked, but it is not at the location of the filter.",
     "outside_platform": "The device was picked, but it is not of the platform of the filter.",
@@ -143,7 +144,7 @@ class TargetSet:
             yield pk, not ineligible
 
 
-def resolve(targets: TargetFilter, *, access: Access, command_type: str = "") -> TargetSet:
+def resolve(targets: TargetFilter, *, access: Access, command_type: str = "", playbook: str = "") -> TargetSet:
     """The devices that the filter means for a user with these rights.
 
     Raises:
@@ -161,8 +162,10 @@ def resolve(targets: TargetFilter, *, access: Access, command_type: str = "") ->
             raise InvalidFieldError(field, f"This {_called(field)} belongs to another organization than the one given.")
     if organization and command_type and not organization.allows(command_type):
         raise InvalidFieldError("type", f'"{command_type}" is not allowed in this organization.')
+    if organization and not organization.allows_playbook(playbook):
+        raise InvalidFieldError("playbook", f'"{playbook}" is not allowed in this organization.')
     rows = access.visible(Device.objects.all())
-    reasons = _common_reasons(command_type)
+    reasons = _common_reasons(command_type, playbook)
     if targets.devices is not None:
         rows = _picked(rows, targets.devices, organization)
         reasons = [*_outside(group, location, saved, targets), *reasons]
@@ -357,7 +360,7 @@ def _outside(
     return reasons
 
 
-def _common_reasons(command_type: str) -> list[When]:
+def _common_reasons(command_type: str, playbook: str) -> list[When]:
     reasons = [
         When(is_active=False, then=Value("inactive")),
         When(organization__is_active=False, then=Value("organization_inactive")),
@@ -367,5 +370,10 @@ def _common_reasons(command_type: str) -> list[When]:
         forbidding = [row.pk for row in limited if not row.allows(command_type)]
         if forbidding:
             reasons.append(When(organization__in=forbidding, then=Value("type_forbidden")))
+    if playbook:
+        limited = Organization.objects.filter(allowed_playbooks__isnull=False)
+        forbidding = [row.pk for row in limited if not row.allows_playbook(playbook)]
+        if forbidding:
+            reasons.append(When(organization__in=forbidding, then=Value("playbook_forbidden")))
     without = ~Exists(DeviceCredential.objects.filter(device=OuterRef("pk")))
     return [*reasons, When(without, then=Value("no_credential"))]

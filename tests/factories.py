@@ -3,6 +3,8 @@
 import itertools
 from typing import Any
 
+from django.utils import timezone
+
 from orchestrator.access import Role
 from orchestrator.models import (
     Credential,
@@ -13,6 +15,7 @@ from orchestrator.models import (
     Location,
     Membership,
     Organization,
+    Playbook,
     SavedTargets,
     User,
 )
@@ -57,6 +60,19 @@ def device(*, credentials: list[Credential] | None = None, **fields: Any) -> Dev
 def saved_targets(**fields: Any) -> SavedTargets:
     """A saved target set, in a new organization unless told."""
     return SavedTargets.objects.create(**{"name": f"set {next(_numbers)}"} | _owned(fields))
+
+
+def playbook(*, properties: Any = None, required: tuple[str, ...] = (), **fields: Any) -> Playbook:
+    """A playbook of the catalogue that takes no input unless told; its files are nowhere."""
+    schema = {
+        "type": "object", "additionalProperties": False, "properties": properties or {}, "required": list(required),
+    }  # fmt: skip
+    name = fields.get("name") or f"playbook-{next(_numbers)}"
+    defaults = {
+        "name": name, "schema": schema, "digest": "d" * 64, "path": f"{name}.yml", "directory": "/nowhere",
+        "hosts": ["all"], "refreshed": timezone.now(),
+    }  # fmt: skip
+    return Playbook.objects.create(**defaults | fields)
 
 
 def user(*, organization: Organization | None = None, role: Role | str = Role.OPERATOR, **fields: Any) -> User:

@@ -10,13 +10,14 @@ the service has withdrawn has no file either, but one in `stopped`: the connecti
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from typing import Any
 
 from ansible.plugins.callback import CallbackBase
 
-from ansible_plugins.run_state import STOPPED, WAITING, has, path
+from ansible_plugins.run_state import MATCHED, STOPPED, WAITING, has, path
 
 DOCUMENTATION = """
 name: silent
@@ -35,6 +36,25 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]  # Ansible has no type
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "stdout"
     CALLBACK_NAME = "silent"
+
+    def v2_playbook_on_start(self, playbook: Any) -> None:
+        for play in playbook.get_plays():
+            self._note_hosts(play)
+
+    def v2_playbook_on_play_start(self, play: Any) -> None:
+        self._note_hosts(play)
+
+    def _note_hosts(self, play: Any) -> None:
+        """Write down which hosts the play is for, whether or not it will come to them: a line for each."""
+        file, pattern = path(MATCHED).rstrip("/"), play.hosts
+        if not file or "{{" in str(pattern):  # one that is not known before its play starts
+            return
+        inventory = play.get_variable_manager()._inventory
+        names = {host.name for host in inventory.get_hosts(pattern, ignore_restrictions=True)}
+        known = self.__dict__.setdefault("_matched", set())
+        with contextlib.suppress(OSError), open(file, "a", encoding="utf-8") as lines:
+            lines.writelines(f"{name}\n" for name in names - known)
+        known |= names
 
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
         waiting = path(WAITING)

@@ -31,7 +31,7 @@ DOCUMENTATION = (
     + """
       host_key_alias:
         description: The name under which the device's key stands in O(known_hosts).
-        vars: [{name: inventory_hostname}]
+        vars: [{name: inventory_hostname}, {name: orchestrator_host_name}]  # the last counts: a delegated task's too
       host_key_algorithms:
         description: The kinds of the device's pinned keys, as ssh's HostKeyAlgorithms takes them.
         default: ""

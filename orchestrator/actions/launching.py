@@ -11,7 +11,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.utils import timezone
 
-from orchestrator import audit
+from orchestrator import audit, catalogue
 from orchestrator.access import Access
 from orchestrator.actions.permission import permit_control
 from orchestrator.digest import Digest, difference, unpack
@@ -28,6 +28,7 @@ from orchestrator.exceptions import (
 from orchestrator.models import (
     AuditAction,
     Command,
+    CommandType,
     IdempotencyKey,
     MassCommand,
     Preview,
@@ -37,7 +38,7 @@ from orchestrator.models import (
 )
 from orchestrator.models.idempotency import Once
 from orchestrator.pacing import Controls, advance, amount, cut_waves
-from orchestrator.playbooks import check_input, specification
+from orchestrator.playbooks import specification
 from orchestrator.states import ERRORS, CommandStatus, RunStatus
 from orchestrator.targeting import REASONS, TargetFilter, TargetSet, resolve
 
@@ -45,6 +46,7 @@ _INSERT: Final = 1_000  # rows in one statement
 _LISTED: Final = 1_000  # changed devices named in a conflict
 _COUNT_THEM: Final = "A run on all devices must say how many it means; the preview tells how many there are."
 _MOMENTS: Final = frozenset({"run_at", "wait_for_offline_until"})  # controls that a retry, later, does not take over
+_OF_PLAYBOOKS: Final = ("diff", "job_tags", "skip_tags", "verbosity")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,7 @@ class LaunchRequest:
     type: str
     input: Any
     targets: TargetFilter
+    playbook: str = ""  # its name in the catalogue, of type "playbook"
     label: str = ""
     notes: str = ""
     digest: str = ""
@@ -69,17 +72,19 @@ class LaunchRequest:
 
 
 def preview(
-    *, actor: User, targets: TargetFilter, command_type: str = "", command_input: Any = None
+    *, actor: User, targets: TargetFilter, command_type: str = "", playbook: str = "", command_input: Any = None
 ) -> tuple[TargetSet, str]:
     """What a launch would run on, and the digest of that set; nothing is started.
 
     Raises:
-        InvalidFieldError: see ``targeting.resolve`` and ``playbooks.check_input``.
+        InvalidFieldError: see ``targeting.resolve`` and ``catalogue.check_input``.
         NotPermittedError: see ``targeting.resolve``.
     """
     if command_type and command_input is not None:
-        check_input(command_type, command_input)
-    found = resolve(targets, access=Access.of(actor), command_type=command_type)
+        catalogue.check_input(command_type, command_input, playbook=playbook)
+    elif playbook or command_type == CommandType.PLAYBOOK:
+        catalogue.launchable(playbook)
+    found = resolve(targets, access=Access.of(actor), command_type=command_type, playbook=playbook)
     digest = Digest()
     for pk, eligible in found.members():
         digest.add(pk, eligible=eligible)
@@ -132,11 +137,13 @@ def launch(*, actor: User, request: LaunchRequest, once: Once | None = None) -> 
 
 
 def _create(actor: User, request: LaunchRequest, once: Once | None) -> MassCommand:
-    checked = check_input(request.type, request.input)
-    if request.controls.check and not specification(request.type).check_mode:
-        raise InvalidFieldError("check", f"The playbook of {request.type} has no check mode.")
+    checked = catalogue.check_input(request.type, request.input, playbook=request.playbook)
+    playbook = checked.playbook
+    if request.controls.check and not (playbook or specification(request.type)).check_mode:
+        raise InvalidFieldError("check", f"The playbook of {request.playbook or request.type} has no check mode.")
+    _refuse_controls(request)
     with transaction.atomic(durable=True):
-        found = resolve(request.targets, access=Access.of(actor), command_type=request.type)
+        found = resolve(request.targets, access=Access.of(actor), command_type=request.type, playbook=request.playbook)
         if request.must_count and request.targets.everything and request.expected_count is None:
             raise InvalidFieldError("expected_count", _COUNT_THEM)
         owner = request.schedule and request.schedule.organization
@@ -157,6 +164,10 @@ def _create(actor: User, request: LaunchRequest, once: Once | None) -> MassComma
             occurrence=request.schedule.next_run if request.schedule else None,
         )
         run.set_secret_input(checked.secret)
+        if playbook:  # this very version, whatever becomes of its files
+            run.playbook, run.playbook_digest = playbook.name, playbook.digest
+            run.playbook_path, run.playbook_commit = playbook.path, playbook.commit
+            run.playbook_defaults = playbook.defaults
         run.save(force_insert=True)
         if once:
             IdempotencyKey.objects.create(user=actor, key=once.key, fingerprint=once.fingerprint, mass_command=run)
@@ -168,12 +179,20 @@ def _create(actor: User, request: LaunchRequest, once: Once | None) -> MassComma
     return run
 
 
+def _refuse_controls(request: LaunchRequest) -> None:
+    for name in _OF_PLAYBOOKS:
+        if request.type != CommandType.PLAYBOOK and getattr(request.controls, name):
+            raise InvalidFieldError(name, 'This control is for commands of type "playbook".')
+
+
 def _tell(actor: User, run: MassCommand) -> None:
     """The audit entry of a launch: what, on which targets, how paced; the input as it may be shown."""
     details = {
         "type": run.type, "input": run.input, "targets": run.targets, "device_count": run.device_count,
         "skipped_count": run.skipped_count, "digest": run.digest, "controls": run.controls,
     }  # fmt: skip
+    if run.playbook:
+        details |= {"playbook": run.playbook, "playbook_digest": run.playbook_digest}
     if run.parent:
         details["retry_of"] = str(run.parent.pk)
     if run.schedule:
@@ -206,7 +225,9 @@ def _slice(run: MassCommand, controls: Controls, eligible: int) -> None:
         return
     waiting = Command.objects.filter(mass_command=run, status=CommandStatus.QUEUED).order_by("device_id")
     rows = waiting.only("pk").iterator(chunk_size=_INSERT)
-    for number, (wave, size) in enumerate(cut_waves(controls, eligible), start=1):
+    for number, (wave, size) in enumerate(
+        cut_waves(controls, eligible, whole=run.type == CommandType.PLAYBOOK), start=1
+    ):
         slice_ = Slice.objects.create(mass_command=run, number=number, wave=wave, size=size)
         for part in batched((row.pk for row in islice(rows, size)), _INSERT):
             Command.objects.filter(pk__in=part).update(slice=slice_)
@@ -251,6 +272,7 @@ def _row(run: MassCommand, device: Any) -> Command:
         device_name=device.name,
         organization_id=device.organization_id,
         type=run.type,
+        playbook=run.playbook,
     )
     if device.ineligible:
         row.status, row.finished = CommandStatus.SKIPPED, timezone.now()
@@ -304,10 +326,11 @@ def retry(
     devices = tuple(pk for pk in rows.values_list("device_id", flat=True) if pk)
     if not devices:
         raise InvalidFieldError("statuses", "No device of this run ended so.")
-    if command_input is None and specification(run.type).secret:
+    if command_input is None and catalogue.secret_names(run.type, run.playbook) & _given(run):
         raise InvalidFieldError("input", "Give the input again: the secrets of a run are wiped when it ends.")
     request = LaunchRequest(
         type=run.type,
+        playbook=run.playbook,
         input=run.input if command_input is None else command_input,
         targets=TargetFilter(devices=devices),
         label=run.label,
@@ -316,3 +339,8 @@ def retry(
         parent=run,
     )
     return launch(actor=actor, request=request, once=once)
+
+
+def _given(run: MassCommand) -> frozenset[str]:
+    """The inputs that the run was given; one that was left out needs not be given again."""
+    return frozenset(run.input)

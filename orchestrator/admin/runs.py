@@ -26,7 +26,7 @@ from orchestrator.admin.running import open_wizard
 from orchestrator.admin.scoped import OrganizationScopedAdmin, VisibleFilter, access_of
 from orchestrator.admin.timeline import timeline_of
 from orchestrator.exceptions import OrchestratorError
-from orchestrator.models import Command, MassCommand
+from orchestrator.models import Command, CommandType, MassCommand
 from orchestrator.playbooks import specification
 from orchestrator.states import FINISHED, CommandStatus
 from orchestrator.targeting import MAX_PICKED, TargetFilter
@@ -230,6 +230,9 @@ class MassCommandAdmin(OrganizationScopedAdmin):
                 messages.error(request, f"These are no device, or more than {MAX_PICKED:,}.")
                 return HttpResponseRedirect(reverse(f"{_ADDRESS}change", args=[run.pk]))
             targets, parent = replace(targets, devices=devices, all_devices=False), run.pk
+        if run.type == CommandType.PLAYBOOK:
+            messages.error(request, "Playbooks are run again by way of the API (retry).")
+            return HttpResponseRedirect(reverse(f"{_ADDRESS}change", args=[run.pk]))
         secret = specification(run.type).secret
         kept = {name: value for name, value in run.input.items() if name not in secret}
         owner = uuid.UUID(str(request.user.pk))

@@ -9,7 +9,7 @@ from orchestrator.admin.drafts import Draft
 from orchestrator.exceptions import InvalidFieldError
 from orchestrator.models import CommandType
 from orchestrator.models.mass_commands import LABEL_LENGTH, NOTES_LENGTH
-from orchestrator.playbooks import check_input, specification
+from orchestrator.playbooks import SHIPPED, check_input, specification
 
 _INPUT: Final = " ".join(INPUT_CLASSES)
 
@@ -36,7 +36,7 @@ class CommandForm(forms.Form):
     """What to run: a form drawn from what each command type takes."""
 
     type = forms.ChoiceField(
-        choices=CommandType.choices, widget=forms.RadioSelect, label="What to run",
+        choices=[(kind.value, kind.label) for kind in SHIPPED], widget=forms.RadioSelect, label="What to run",
         error_messages={"required": "Choose what to run."},
     )  # fmt: skip
     label = forms.CharField(
@@ -51,7 +51,7 @@ class CommandForm(forms.Form):
     def __init__(self, *args: Any, draft: Draft, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.draft = draft
-        for command_type in CommandType:
+        for command_type in SHIPPED:
             spec = specification(command_type)
             for name in spec.required + spec.optional:
                 stored = draft.input.get(name, "") if draft.type == command_type else ""
@@ -74,7 +74,7 @@ class CommandForm(forms.Form):
     def sections(self) -> list[dict[str, Any]]:
         """For each type its name, what it does and its fields, as the template draws them."""
         drawn = []
-        for command_type in CommandType:
+        for command_type in SHIPPED:
             spec = specification(command_type)
             fields = [self[f"{command_type}__{name}"] for name in spec.required + spec.optional]
             drawn.append(

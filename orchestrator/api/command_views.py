@@ -20,10 +20,11 @@ from orchestrator.api.run_serializers import (
     DeviceCommandRequestSerializer,
     DeviceCommandSerializer,
     ErrorSerializer,
+    TaskResultSerializer,
 )
 from orchestrator.api.throttles import LaunchThrottle
 from orchestrator.exceptions import RunDeletedError
-from orchestrator.models import Command, Device, MassCommand
+from orchestrator.models import Command, Device, MassCommand, TaskResult
 
 
 class RunCommandsView(generics.ListAPIView[Command]):
@@ -41,6 +42,22 @@ class RunCommandsView(generics.ListAPIView[Command]):
         runs = access_of(self.request).visible(MassCommand.objects.all())
         run = get_object_or_404(runs, pk=self.kwargs["pk"])
         return Command.objects.filter(mass_command=run)
+
+
+class CommandTasksView(generics.ListAPIView[TaskResult]):
+    """What each task of a playbook did on a device, in the order of their starts."""
+
+    queryset = TaskResult.objects.none()
+    serializer_class = TaskResultSerializer
+    filterset_class = filters.TaskResultFilter
+    permission_classes = (RolePermission,)
+
+    def get_queryset(self) -> Any:
+        """The tasks of the row of the address, if it exists for the user."""
+        if getattr(self, "swagger_fake_view", False):
+            return super().get_queryset()
+        row = get_object_or_404(access_of(self.request).visible(Command.objects.all()), pk=self.kwargs["pk"])
+        return TaskResult.objects.filter(command=row)
 
 
 class DeviceCommandsView(generics.ListAPIView[Command]):

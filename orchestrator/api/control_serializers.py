@@ -10,7 +10,15 @@ from django.utils import timezone
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from orchestrator.api.fields import IdField, ShortListField, StrictBooleanField, StrictSerializer, WordField
+from orchestrator.api.fields import (
+    IdField,
+    LineField,
+    ShortListField,
+    StrictBooleanField,
+    StrictSerializer,
+    WholeNumberField,
+    WordField,
+)
 from orchestrator.models import OnConflict
 from orchestrator.pacing import Controls
 from orchestrator.states import ERRORS, FINISHED, CommandStatus
@@ -20,6 +28,7 @@ _DAY: Final = 86_400  # seconds
 _LONGEST: Final = 30 * _DAY
 _FARTHEST: Final = timedelta(days=366)  # how far ahead a run can be planned
 _MOST: Final = 1_000_000  # devices
+_MOST_TAGS: Final = 64
 _PERCENT: Final = r"(100(\.0{1,3})?|[0-9]{1,2}(\.[0-9]{1,3})?)%"
 _ZERO: Final = re.compile(r"0{1,2}(\.0{1,3})?%")
 _WITH_TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:", re.ASCII)
@@ -150,6 +159,29 @@ class FutureField(serializers.DateTimeField):
         return moment
 
 
+class TagField(LineField):
+    """A tag of Ansible's, which separates them by commas."""
+
+    def to_internal_value(self, data: Any) -> str:
+        """The value.
+
+        Raises:
+            ValidationError: it holds a comma.
+        """
+        value = super().to_internal_value(data)
+        if "," in value:
+            raise serializers.ValidationError("Give each tag by itself, without commas.")
+        return value
+
+
+class TagsField(ShortListField):
+    """Tags of tasks."""
+
+    def __init__(self, **options: Any) -> None:
+        tags: dict[str, Any] = {"child": TagField(max_length=64), "max_length": _MOST_TAGS}
+        super().__init__(required=False, allow_null=True, allow_empty=False, default=None, **tags | options)
+
+
 class ControlsSerializer(StrictSerializer):
     """How a run is paced.  All of it is optional; null is the same as leaving it out."""
 
@@ -172,6 +204,14 @@ class ControlsSerializer(StrictSerializer):
     check = StrictBooleanField(
         required=False, default=False, help_text="Change nothing, where the playbook of the type supports that."
     )
+
+    diff = StrictBooleanField(required=False, default=False, help_text="Playbooks: keep what changes in files.")
+    job_tags = TagsField(help_text="Playbooks: only tasks with one of these tags.")
+    skip_tags = TagsField(help_text="Playbooks: no task with one of these tags.")
+    verbosity = WholeNumberField(
+        required=False, allow_null=True, default=None, min_value=0, max_value=4,
+        help_text="Playbooks: how much modules tell, as with -v to -vvvv.",
+    )  # fmt: skip
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Waiting ends after the start."""

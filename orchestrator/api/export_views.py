@@ -25,8 +25,8 @@ from orchestrator.exceptions import NotPermittedError
 from orchestrator.models import AuditAction, Command, MassCommand, User
 
 _COLUMNS: Final = (
-    "id", "mass_command", "organization", "device", "device_name", "type", "status", "reason", "rc", "stdout",
-    "stderr", "truncated", "bytes_total", "created", "started", "finished",
+    "id", "mass_command", "organization", "device", "device_name", "type", "playbook", "status", "reason", "rc",
+    "recap", "stdout", "stderr", "truncated", "bytes_total", "created", "started", "finished",
 )  # fmt: skip
 _CHUNK: Final = 50  # rows read at a time; each may hold some hundred KiB of output
 _TYPES: Final[Mapping[str, str]] = {"csv": "text/csv; charset=utf-8", "ndjson": "application/x-ndjson"}

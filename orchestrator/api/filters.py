@@ -24,8 +24,12 @@ from orchestrator.models import (
     MassCommand,
     Membership,
     Platform,
+    Playbook,
+    PlaybookStatus,
     SavedTargets,
     Schedule,
+    TaskResult,
+    TaskStatus,
     User,
 )
 from orchestrator.origin import Door
@@ -121,6 +125,7 @@ class MassCommandFilter(filters.FilterSet):  # type: ignore[misc]
     created_after = MomentFilter(field_name="created", lookup_expr="gte")
     created_before = MomentFilter(field_name="created", lookup_expr="lte")
     label = filters.CharFilter(lookup_expr="icontains")
+    playbook = filters.CharFilter()
 
     class Meta:
         model = MassCommand
@@ -139,6 +144,17 @@ class CommandFilter(filters.FilterSet):  # type: ignore[misc]
         fields: tuple[str, ...] = ()
 
 
+class TaskResultFilter(filters.FilterSet):  # type: ignore[misc]
+    """``?status=failed&status=changed&task=install``."""
+
+    status = filters.MultipleChoiceFilter(choices=TaskStatus.choices)
+    task = filters.CharFilter(lookup_expr="icontains")
+
+    class Meta:
+        model = TaskResult
+        fields: tuple[str, ...] = ()
+
+
 class DeviceCommandFilter(filters.FilterSet):  # type: ignore[misc]
     """``?status=failed&type=custom``."""
 
@@ -154,6 +170,16 @@ class NamedFilter(filters.FilterSet):  # type: ignore[misc]
     """``?name=north``."""
 
     name = filters.CharFilter(lookup_expr="icontains")
+
+
+class PlaybookFilter(NamedFilter):
+    """``?name=site&status=broken``."""
+
+    status = filters.MultipleChoiceFilter(choices=PlaybookStatus.choices)
+
+    class Meta:
+        model = Playbook
+        fields: tuple[str, ...] = ()
 
 
 class OwnedFilter(NamedFilter):

@@ -35,9 +35,11 @@ from orchestrator.models import (
     Platform,
     Source,
 )
+from orchestrator.models.playbooks import PLAYBOOK_NAME_LENGTH
 from orchestrator.secret_stores import configured
 
 _DATES = ("created", "modified")
+_MOST_PLAYBOOKS = 1_000  # of an organization's list
 
 
 def _pk(row: Any) -> Any:
@@ -50,7 +52,7 @@ class RowSerializer(StrictSerializer, serializers.ModelSerializer[Any]):
 
 
 class OrganizationSerializer(RowSerializer):
-    """A tenant; ``allowed_types`` null means all command types, ``keep_days`` null that results are kept for ever."""
+    """A tenant; null means all command types, all playbooks, and that results are kept for ever."""
 
     name = LineField(max_length=128)
     is_active = StrictBooleanField(required=False, default=True)
@@ -58,12 +60,25 @@ class OrganizationSerializer(RowSerializer):
         child=WordField(choices=CommandType.choices), max_length=len(CommandType), allow_null=True, required=False,
         default=None,
     )  # fmt: skip
+    allowed_playbooks = ShortListField(
+        child=LineField(max_length=PLAYBOOK_NAME_LENGTH), max_length=_MOST_PLAYBOOKS, allow_null=True, required=False,
+        default=None,
+    )  # fmt: skip
     keep_days = WholeNumberField(min_value=1, max_value=36_500, allow_null=True, required=False, default=None)
     secret_folder = TextField(max_length=255, required=False, allow_blank=True)
 
     class Meta:
         model = Organization
-        fields = ("id", "name", "is_active", "allowed_types", "keep_days", "secret_folder", *_DATES)
+        fields = (
+            "id",
+            "name",
+            "is_active",
+            "allowed_types",
+            "allowed_playbooks",
+            "keep_days",
+            "secret_folder",
+            *_DATES,
+        )
         read_only_fields = _DATES
 
     def validate_name(self, value: str) -> str:

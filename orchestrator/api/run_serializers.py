@@ -9,18 +9,27 @@ from orchestrator.actions import LaunchRequest
 from orchestrator.api.control_serializers import ControlsSerializer
 from orchestrator.api.fields import LineField, TextField, WholeNumberField, WordField
 from orchestrator.api.target_serializers import TargetsSerializer
-from orchestrator.models import Command, CommandType, MassCommand
+from orchestrator.models import Command, CommandType, MassCommand, TaskResult
 from orchestrator.models.mass_commands import LABEL_LENGTH, NOTES_LENGTH
+from orchestrator.models.playbooks import PLAYBOOK_NAME_LENGTH
 from orchestrator.pacing import waits_for
-from orchestrator.playbooks import specification
+from orchestrator.playbooks import SHIPPED, specification
 from orchestrator.states import CommandStatus
 from orchestrator.targeting import TargetFilter
 
 _MOST = 2**31 - 1  # devices
 _INPUT_HELP = (
     'custom: {"command": one line}; change_password: {"password", "confirm_password", optionally "username"}; '
-    "reboot: nothing"
+    "reboot: nothing; playbook: what the schema of the playbook says"
 )
+
+
+class PlaybookNameField(LineField):
+    """The name of a playbook of the catalogue."""
+
+    def __init__(self, **options: Any) -> None:
+        told: dict[str, Any] = {"max_length": PLAYBOOK_NAME_LENGTH, "help_text": 'Its name, with the type "playbook".'}
+        super().__init__(required=False, allow_blank=True, default="", **told | options)
 
 
 def _input_examples() -> list[OpenApiExample]:
@@ -35,7 +44,7 @@ def _input_examples() -> list[OpenApiExample]:
             },
             request_only=True,
         )
-        for command_type in CommandType
+        for command_type in SHIPPED
     ]
 
 
@@ -44,6 +53,7 @@ class ConfirmationRequestSerializer(ControlsSerializer, TargetsSerializer):
     """What a launch would be asked for; with ``type``, eligibility for that type is told."""
 
     type = WordField(choices=CommandType.choices, required=False)
+    playbook = PlaybookNameField()
     input = serializers.JSONField(required=False, allow_null=True, help_text=_INPUT_HELP)
     label: Any = LineField(max_length=LABEL_LENGTH, required=False)
     notes = TextField(max_length=NOTES_LENGTH, required=False, allow_blank=True)
@@ -53,6 +63,8 @@ class ConfirmationRequestSerializer(ControlsSerializer, TargetsSerializer):
         attrs = super().validate(attrs)
         if attrs.get("input") is not None and "type" not in attrs:
             raise serializers.ValidationError({"type": ["Name the type that the input is for."]})
+        if attrs.get("playbook") and "type" not in attrs:
+            raise serializers.ValidationError({"type": ['Name the type: "playbook".']})
         return attrs
 
 
@@ -61,6 +73,7 @@ class LaunchSerializer(ControlsSerializer, TargetsSerializer):
     """A mass command to start."""
 
     type = WordField(choices=CommandType.choices)
+    playbook = PlaybookNameField()
     input = serializers.JSONField(required=False, allow_null=True, default=None, help_text=_INPUT_HELP)
     label: Any = LineField(max_length=LABEL_LENGTH, required=False, default="")
     notes = TextField(max_length=NOTES_LENGTH, required=False, allow_blank=True, default="")
@@ -77,8 +90,9 @@ class LaunchSerializer(ControlsSerializer, TargetsSerializer):
         """The request, once the data was found valid."""
         values = self.validated_data
         return LaunchRequest(
-            type=values["type"], input=values["input"], targets=self.target_filter(), label=values["label"],
-            notes=values["notes"], digest=values["digest"], expected_count=values["expected_count"],
+            type=values["type"], playbook=values["playbook"], input=values["input"],
+            targets=self.target_filter(), label=values["label"], notes=values["notes"],
+            digest=values["digest"], expected_count=values["expected_count"],
             must_count=True, controls=self.controls(),
         )  # fmt: skip
 
@@ -87,13 +101,14 @@ class DeviceCommandRequestSerializer(ControlsSerializer):
     """One command for one device."""
 
     type = WordField(choices=CommandType.choices)
+    playbook = PlaybookNameField()
     input = serializers.JSONField(required=False, allow_null=True, default=None, help_text=_INPUT_HELP)
     label: Any = LineField(max_length=LABEL_LENGTH, required=False, default="")
     notes = TextField(max_length=NOTES_LENGTH, required=False, allow_blank=True, default="")
 
     def request(self, device: Any) -> LaunchRequest:
         """The request, once the data was found valid."""
-        given = {name: self.validated_data[name] for name in ("type", "input", "label", "notes")}
+        given = {name: self.validated_data[name] for name in ("type", "playbook", "input", "label", "notes")}
         return LaunchRequest(targets=TargetFilter(devices=(device.pk,)), controls=self.controls(), **given)
 
 
@@ -119,8 +134,9 @@ class MassCommandSerializer(serializers.ModelSerializer[MassCommand]):
     class Meta:
         model = MassCommand
         fields: tuple[str, ...] = (
-            "id", "type", "input", "status", "label", "notes", "organization", "group", "location", "created_by",
-            "created", "started", "finished", "device_count", "counts", "progress", "controls", "parent", "paused",
+            "id", "type", "playbook", "playbook_digest", "playbook_commit", "input", "status", "label", "notes",
+            "organization", "group", "location", "created_by", "created",
+            "started", "finished", "device_count", "counts", "progress", "controls", "parent", "paused",
             "run_at", "deadline",
         )  # fmt: skip
         read_only_fields = fields
@@ -135,8 +151,15 @@ class MassCommandSerializer(serializers.ModelSerializer[MassCommand]):
         return run.paused is not None
 
 
+@extend_schema_field({"type": "object", "additionalProperties": {"type": "integer"}, "nullable": True})
+class RecapField(serializers.JSONField):
+    """How many tasks of a playbook were ok, changed, unreachable, failed, skipped, rescued, ignored."""
+
+
 class CommandSerializer(serializers.ModelSerializer[Command]):
     """What became of one device."""
+
+    recap = RecapField(read_only=True, help_text="Of a playbook: its recap for the device, else null.")
 
     mass_command = serializers.PrimaryKeyRelatedField[Any](
         read_only=True, allow_null=True, pk_field=serializers.UUIDField()
@@ -145,8 +168,20 @@ class CommandSerializer(serializers.ModelSerializer[Command]):
     class Meta:
         model = Command
         fields: tuple[str, ...] = (
-            "id", "mass_command", "device", "device_name", "type", "status", "reason", "rc", "stdout", "stderr",
-            "truncated", "bytes_total", "created", "started", "finished",
+            "id", "mass_command", "device", "device_name", "type", "playbook", "status", "reason", "rc", "recap",
+            "stdout", "stderr", "truncated", "bytes_total", "created", "started", "finished",
+        )  # fmt: skip
+        read_only_fields = fields
+
+
+class TaskResultSerializer(serializers.ModelSerializer[TaskResult]):
+    """What one task of a playbook did on a device."""
+
+    class Meta:
+        model = TaskResult
+        fields: tuple[str, ...] = (
+            "id", "number", "play", "task", "module", "status", "started", "duration", "message", "rc", "stdout",
+            "stderr", "diff", "truncated",
         )  # fmt: skip
         read_only_fields = fields
 

@@ -108,6 +108,7 @@ class MassCommandViewSet(
             actor=actor(request),
             targets=given.target_filter(),
             command_type=values.get("type", ""),
+            playbook=values["playbook"],
             command_input=values.get("input"),
         )
         count, eligible = found.totals()

@@ -6,15 +6,17 @@ from croniter import CroniterBadDateError
 from django.utils import timezone
 from rest_framework import serializers
 
+from orchestrator import catalogue
 from orchestrator.api.control_serializers import ControlsSerializer, controls_of
 from orchestrator.api.fields import LineField, StrictBooleanField, VisibleRelatedField, WordField
 from orchestrator.api.fleet_serializers import RowSerializer
 from orchestrator.api.permissions import access_of
+from orchestrator.api.run_serializers import PlaybookNameField
 from orchestrator.api.target_serializers import TargetsSerializer, filter_of
 from orchestrator.exceptions import InvalidFieldError
 from orchestrator.models import CommandType, Organization, Overlap, Schedule
 from orchestrator.models.mass_commands import LABEL_LENGTH
-from orchestrator.playbooks import CheckedInput, check_input, specification
+from orchestrator.playbooks import CheckedInput
 from orchestrator.scheduling import next_occurrence, store
 from orchestrator.secrets import MASK
 from orchestrator.targeting import TargetFilter, resolve
@@ -39,6 +41,7 @@ class ScheduleSerializer(RowSerializer):
         help_text="That of the targets; null where they span several.",
     )  # fmt: skip
     type = WordField(choices=CommandType.choices)
+    playbook = PlaybookNameField()
     input = serializers.JSONField(
         required=False, allow_null=True, help_text="As for a launch. Secrets are shown masked; sent masked, they stay."
     )
@@ -53,8 +56,8 @@ class ScheduleSerializer(RowSerializer):
     class Meta:
         model = Schedule
         fields = (
-            "id", "name", "organization", "type", "input", "targets", "controls", "cron", "timezone", "enabled",
-            "overlap", *_READ_ONLY,
+            "id", "name", "organization", "type", "playbook", "input", "targets", "controls", "cron", "timezone",
+            "enabled", "overlap", *_READ_ONLY,
         )  # fmt: skip
         read_only_fields = _READ_ONLY
         validators: tuple[Any, ...] = ()
@@ -81,9 +84,10 @@ class ScheduleSerializer(RowSerializer):
             attrs["targets"] = filter_of(attrs["targets"]).as_json()
         if "controls" in attrs:
             attrs["controls"] = controls_of(attrs["controls"]).as_json()
-        if row is None or not self.partial or attrs.keys() & {"type", "input"}:
-            kind = attrs.get("type") or (row.type if row else "")
-            attrs["input"] = _checked(kind, attrs.get("input"), row)
+        if row is None or not self.partial or attrs.keys() & {"type", "playbook", "input"}:
+            kind, playbook = self._what(attrs, row)
+            attrs["playbook"] = playbook
+            attrs["input"] = _checked(kind, playbook, attrs.get("input"), row)
         enabled = attrs.get("enabled", row.enabled if row else True)
         if row is None or enabled or attrs.keys() & _RUN:  # one whose targets are gone can still be switched off
             attrs["organization"] = self._owner(attrs, row)
@@ -103,11 +107,12 @@ class ScheduleSerializer(RowSerializer):
     def _owner(self, attrs: dict[str, Any], row: Schedule | None) -> Organization | None:
         """The organization of the targets, in which the user must be allowed to run them."""
         targets = TargetFilter.from_json(attrs["targets"] if "targets" in attrs or row is None else row.targets)
-        kind = attrs.get("type") or (row.type if row else "")
+        kind, playbook = self._what(attrs, row)
+        access = access_of(self.context["request"])
         try:
-            owner = resolve(targets, access=access_of(self.context["request"]), command_type=kind).organization
+            owner = resolve(targets, access=access, command_type=kind, playbook=playbook).organization
         except InvalidFieldError as error:
-            if error.field == "type":
+            if error.field in ("type", "playbook"):
                 raise
             message = [error.message]
             inner = message if error.field == "targets" else {error.field: message}
@@ -118,6 +123,12 @@ class ScheduleSerializer(RowSerializer):
                 return owner
             raise serializers.ValidationError({"organization": ["The targets are not this organization's."]})
         return owner
+
+    def _what(self, attrs: dict[str, Any], row: Schedule | None) -> tuple[str, str]:
+        """The type and the playbook that it is to have; another type has no playbook unless it is given."""
+        kind = attrs.get("type") or (row.type if row else "")
+        same = row is not None and row.type == kind
+        return kind, attrs.get("playbook", row.playbook if row and same else "")
 
     def _check_name(self, attrs: dict[str, Any], row: Schedule | None) -> None:
         old: Any = row
@@ -140,13 +151,13 @@ class ScheduleSerializer(RowSerializer):
         return row
 
 
-def _checked(kind: str, given: Any, row: Schedule | None) -> CheckedInput:
+def _checked(kind: str, playbook: str, given: Any, row: Schedule | None) -> CheckedInput:
     """The input as a launch takes it; a secret that comes back as it was shown stands for the stored one."""
     if isinstance(given, dict):
-        shown = {name for name in specification(kind).secret if given.get(name) == MASK}
-        stored = row.secret_input() if row and row.type == kind and shown else {}
+        shown = {name for name in catalogue.secret_names(kind, playbook) if given.get(name) == MASK}
+        stored = row.secret_input() if row and (row.type, row.playbook) == (kind, playbook) and shown else {}
         if shown - stored.keys():
             said = ["This is the mask, not the value."]
             raise InvalidFieldError("input", dict.fromkeys(sorted(shown - stored.keys()), said))
         given = given | {name: stored[name] for name in shown}
-    return check_input(kind, given)
+    return catalogue.check_input(kind, given, playbook=playbook)

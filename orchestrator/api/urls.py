@@ -14,6 +14,7 @@ from orchestrator.api import (
     host_key_views,
     inventory_views,
     membership_views,
+    playbook_views,
     run_views,
     saved_targets,
     schedule_views,
@@ -29,6 +30,7 @@ router.register("credential", fleet_views.CredentialViewSet, basename="credentia
 router.register("device", fleet_views.DeviceViewSet, basename="device")
 router.register("batch-command", run_views.MassCommandViewSet, basename="batch-command")
 
+router.register("playbook", playbook_views.PlaybookViewSet, basename="playbook")
 router.register("schedule", schedule_views.ScheduleViewSet, basename="schedule")
 router.register("saved-targets", saved_targets.SavedTargetsViewSet, basename="saved-targets")
 router.register("membership", membership_views.MembershipViewSet, basename="membership")
@@ -55,6 +57,7 @@ urlpatterns = [
     path("controller/device/host-keys/", host_key_views.HostKeysView.as_view(), name="device-host-keys"),
     path("controller/device/inventory/", inventory_views.InventoryView.as_view(), name="device-inventory"),
     path("controller/device/known-hosts/", host_key_views.KnownHostsFileView.as_view(), name="device-known-hosts"),
+    path("controller/commands/<uuid:pk>/tasks/", command_views.CommandTasksView.as_view(), name="command-tasks"),
     path("controller/device/<uuid:pk>/command/", command_views.DeviceCommandsView.as_view(), name="device-command"),
     path("controller/audit/export/", audit_views.AuditExportView.as_view(), name="audit-export"),
     path("controller/", include(router.urls)),

@@ -22,7 +22,10 @@ from orchestrator.models.mass_commands import (
     Preview,
     Slice,
     SliceStatus,
+    TaskResult,
+    TaskStatus,
 )
+from orchestrator.models.playbooks import Playbook, PlaybookStatus
 from orchestrator.models.references import Source
 from orchestrator.models.saved_targets import SavedTargets
 from orchestrator.models.schedules import Overlap, Schedule
@@ -47,12 +50,16 @@ __all__ = (
     "Organization",
     "Overlap",
     "Platform",
+    "Playbook",
+    "PlaybookStatus",
     "Preview",
     "SavedTargets",
     "Schedule",
     "Slice",
     "SliceStatus",
     "Source",
+    "TaskResult",
+    "TaskStatus",
     "Token",
     "User",
     "fingerprints",

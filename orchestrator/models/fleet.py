@@ -50,7 +50,9 @@ class Organization(Named):
     allowed_types = models.JSONField(
         null=True, blank=True, help_text="Command types that may run on its devices; empty: all of them."
     )
-
+    allowed_playbooks = models.JSONField(
+        null=True, blank=True, help_text="Names of the playbooks that may run on its devices; empty: all of them."
+    )
     keep_days = models.PositiveIntegerField(
         null=True, blank=True, help_text="Days that finished mass commands and their results are kept; empty: for ever."
     )
@@ -83,6 +85,10 @@ class Organization(Named):
     def allows(self, command_type: str) -> bool:
         """Whether commands of this type may run on its devices."""
         return self.allowed_types is None or command_type in self.allowed_types
+
+    def allows_playbook(self, name: str) -> bool:
+        """Whether this playbook may run on its devices; the name of none ("") is no playbook, and allowed."""
+        return not name or self.allowed_playbooks is None or name in self.allowed_playbooks
 
 
 class OrganizationOwned(Named):

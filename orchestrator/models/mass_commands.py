@@ -12,6 +12,7 @@ from django.db import models
 from django.db.models import F, Q
 
 from orchestrator.models.fleet import Device, DeviceGroup, Location, Organization
+from orchestrator.models.playbooks import PLAYBOOK_NAME_LENGTH
 from orchestrator.models.sealed import SealedField, open_from, seal_into
 from orchestrator.querysets import CommandQuerySet, MassCommandQuerySet, SliceQuerySet
 from orchestrator.states import OPEN, RUN_ACTIVE, CommandStatus, RunStatus
@@ -21,12 +22,13 @@ LABEL_LENGTH: Final = 64  # characters
 
 
 class CommandType(models.TextChoices):
-    """What can be run; playbooks.py knows each one's playbook and input."""
+    """What can be run; playbooks.py knows each one's input, and catalogue.py those of the users' own playbooks."""
 
     PING = "ping", "test connection"
     REBOOT = "reboot", "reboot"
     CHANGE_PASSWORD = "change_password", "change password"
     CUSTOM = "custom", "custom command"
+    PLAYBOOK = "playbook", "playbook"
 
 
 class OnConflict(models.TextChoices):
@@ -48,6 +50,13 @@ class MassCommand(models.Model):
     type = models.CharField(max_length=32, choices=CommandType)
     input = models.JSONField(default=dict, blank=True, help_text="What was asked for, secrets masked.")
     sealed_input = SealedField()
+    playbook = models.CharField(max_length=PLAYBOOK_NAME_LENGTH, blank=True, help_text="Its name in the catalogue.")
+    playbook_digest = models.CharField(
+        max_length=64, blank=True, editable=False, help_text="SHA-256 of the playbook's directory as it was launched."
+    )
+    playbook_path = models.CharField(max_length=1_024, blank=True, editable=False, help_text="Within that directory.")
+    playbook_defaults = models.JSONField(default=dict, editable=False)  # what the input leaves out
+    playbook_commit = models.CharField(max_length=64, blank=True, editable=False)
     label = models.CharField(max_length=LABEL_LENGTH, blank=True, validators=(ProhibitNullCharactersValidator(),))
     notes = models.TextField(max_length=NOTES_LENGTH, blank=True, validators=(ProhibitNullCharactersValidator(),))
     status = models.CharField(max_length=16, choices=RunStatus, default=RunStatus.QUEUED, editable=False)
@@ -137,6 +146,11 @@ class MassCommand(models.Model):
                 name="mass_command_finished_has_no_secrets",
                 condition=Q(status__in=sorted(RUN_ACTIVE)) | Q(sealed_input=""),
             ),
+            # What was run is pinned: a playbook by its name and the digest of its directory.
+            models.CheckConstraint(
+                name="mass_command_playbook_pinned",
+                condition=~Q(type=CommandType.PLAYBOOK) | (~Q(playbook="") & ~Q(playbook_digest="")),
+            ),
         )
 
     def __str__(self) -> str:
@@ -180,6 +194,18 @@ class SliceStatus(models.TextChoices):
     """A worker may take it."""
     RUNNING = "running", "running"
     FINISHED = "finished", "finished"
+
+
+class TaskStatus(models.TextChoices):
+    """What became of one task on one device."""
+
+    OK = "ok", "ok"
+    CHANGED = "changed", "changed"
+    SKIPPED = "skipped", "skipped"
+    FAILED = "failed", "failed"
+    """The play goes on for this device only if a rescue follows."""
+    IGNORED = "ignored", "failed, ignored"
+    UNREACHABLE = "unreachable", "unreachable"
 
 
 class Slice(models.Model):
@@ -236,6 +262,7 @@ class Command(models.Model):
     device = models.ForeignKey(Device, null=True, on_delete=models.SET_NULL, related_name="commands")
     device_name = models.CharField(max_length=128)
     type = models.CharField(max_length=32, choices=CommandType)
+    playbook = models.CharField(max_length=PLAYBOOK_NAME_LENGTH, blank=True)
     input = models.JSONField(null=True, blank=True, help_text="Kept here only once its run was deleted.")
     status = models.CharField(max_length=16, choices=CommandStatus, default=CommandStatus.QUEUED)
     holds_device = models.BooleanField(default=False, editable=False)
@@ -244,6 +271,7 @@ class Command(models.Model):
     rc = models.IntegerField(null=True)
     stdout = models.TextField(blank=True)
     stderr = models.TextField(blank=True)
+    recap = models.JSONField(null=True, help_text="Of a playbook: how many tasks were ok, changed, failed and so on.")
     truncated = models.BooleanField(default=False)
     bytes_total = models.BigIntegerField(default=0, help_text="Size of the whole output, before it was cut.")
     created = models.DateTimeField(auto_now_add=True)
@@ -287,6 +315,35 @@ class Command(models.Model):
 
     def __str__(self) -> str:
         return f"{self.type} on {self.device_name}: {self.status}"
+
+
+class TaskResult(models.Model):
+    """What one task of a playbook did on one device; texts are cut and redacted."""
+
+    id = models.UUIDField(
+        primary_key=True, editable=False
+    )  # made of where it came from: one that is heard twice is one
+    command = models.ForeignKey(Command, on_delete=models.CASCADE, related_name="tasks")
+    number = models.PositiveIntegerField(help_text="Of the device's tasks in one start of the playbook, from 1.")
+    play = models.TextField(blank=True)
+    task = models.TextField(blank=True)
+    module = models.CharField(max_length=128, blank=True)
+    status = models.CharField(max_length=16, choices=TaskStatus)
+    started = models.DateTimeField()
+    duration = models.FloatField(help_text="Seconds.")
+    message = models.TextField(blank=True)
+    rc = models.IntegerField(null=True)
+    stdout = models.TextField(blank=True)
+    stderr = models.TextField(blank=True)
+    diff = models.TextField(blank=True)
+    truncated = models.BooleanField(default=False)
+
+    class Meta:
+        ordering = ("started", "number", "id")
+        indexes = (models.Index(fields=("command", "started", "number"), name="task_result_of_command"),)
+
+    def __str__(self) -> str:
+        return f"{self.task}: {self.status}"
 
 
 class Preview(models.Model):

@@ -12,6 +12,7 @@ from django.db.models import Q
 
 from orchestrator.models.fleet import Organization
 from orchestrator.models.mass_commands import LABEL_LENGTH, CommandType
+from orchestrator.models.playbooks import PLAYBOOK_NAME_LENGTH
 from orchestrator.models.sealed import SealedField, open_from, seal_into
 
 
@@ -43,6 +44,7 @@ class Schedule(models.Model):
         Organization, null=True, blank=True, on_delete=models.CASCADE, related_name="schedules"
     )
     type = models.CharField(max_length=32, choices=CommandType)
+    playbook = models.CharField(max_length=PLAYBOOK_NAME_LENGTH, blank=True)
     input = models.JSONField(default=dict, blank=True)
     sealed_input = SealedField()
     targets = models.JSONField(default=dict)

@@ -144,7 +144,7 @@ class Engine:
         started: list[str] = []
         finished: dict[str, HostEvent] = {}
 
-        def on_event(event: "HostEvent") -> None:
+        def on_event(event: Any) -> None:
             if event.kind == "started":
                 started.append(event.host_name)
             else:

@@ -25,7 +25,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from orchestrator.models import AuditEntry, Schedule, Token, User
+from orchestrator.models import AuditEntry, Command, Schedule, Token, User
 from tests import factories
 from tests.integration.api_addresses import finish, launch
 
@@ -51,7 +51,7 @@ LIKELY = {
 LAUNCHES = ("/batch-command/", "/confirmation/", "/command/")
 SURPRISES = {  # what may leave no device to run on, or is over already
     "run_at", "wait_for_offline_until", "all_devices", "digest", "expected_count", "check", "name", "tags",
-    "platform", "exclude",
+    "platform", "exclude", "playbook", "diff", "job_tags", "skip_tags", "verbosity",
 }  # fmt: skip
 OPERATIONS = {found.ok().label: found.ok() for found in SCHEMA.get_all_operations() if isinstance(found, Ok)}
 
@@ -109,6 +109,7 @@ def rows(api: Any, service: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, s
         "saved-targets": factories.saved_targets(targets={"organization": str(organization.pk)}, **own),
         "newcomer": factories.user(), "idle": factories.organization(),
         "audit": AuditEntry.objects.filter(action="run.launch").latest("at"),
+        "playbook": factories.playbook(), "commands": Command.objects.filter(mass_command=run).get(),
         "token": Token.objects.issue(user=User.objects.get(username="root"), name="another")[0],
     }  # fmt: skip
     return {kind: str(row.pk) for kind, row in kinds.items()} | {"batch-command": run, "active": active}

@@ -29,12 +29,13 @@ from tests.integration.api_addresses import (
 pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.usefixtures("outbox")]
 
 RUN_FIELDS = {
-    "id", "type", "input", "status", "label", "notes", "organization", "group", "location", "created_by", "created",
+    "id", "type", "playbook", "playbook_digest", "playbook_commit", "input", "status", "label", "notes",
+    "organization", "group", "location", "created_by", "created",
     "started", "finished", "device_count", "counts", "progress", "controls", "parent", "paused", "run_at", "deadline",
 }  # fmt: skip
 ROW_FIELDS = {
-    "id", "mass_command", "device", "device_name", "type", "status", "reason", "rc", "stdout", "stderr", "truncated",
-    "bytes_total", "created", "started", "finished",
+    "id", "mass_command", "device", "device_name", "type", "playbook", "status", "reason", "rc", "recap", "stdout",
+    "stderr", "truncated", "bytes_total", "created", "started", "finished",
 }  # fmt: skip
 
 

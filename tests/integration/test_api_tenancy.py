@@ -38,6 +38,9 @@ TABLE: dict[str, dict[str, tuple[int, int, int, int]]] = {
     "device-host-keys": {"post": (200, 200, 403, 403)},
     "device-host-key": {"post": (200, 200, 403, 403)},
     "device-command": {"get": READ, "post": (201, 201, 201, 403)},
+    "command-tasks": {"get": READ},
+    "playbook-list": {"get": READ},
+    "playbook-detail": {"get": READ},
     "schedule-list": {"get": READ, "post": (201, 201, 201, 403)},
     "schedule-detail": {
         "get": READ, "put": (200, 200, 200, 403), "patch": (200, 200, 200, 403), "delete": (204, 204, 204, 403),
@@ -127,7 +130,8 @@ class World:
     """One organization with one of everything."""
 
     def __init__(self, api: Any, *, finished: bool = False) -> None:
-        self.organization: Organization = factories.organization()
+        self.playbook = factories.playbook()
+        self.organization: Organization = factories.organization(allowed_playbooks=[self.playbook.name])
         own: dict[str, Any] = {"organization": self.organization}
         self.group, self.location = factories.group(**own), factories.location(**own)
         self.credential = factories.credential(**own)
@@ -138,6 +142,7 @@ class World:
         if finished:
             finish(run["id"], "failed")
         self.run = MassCommand.objects.get(pk=run["id"])
+        self.command = self.run.commands.get()
         self.user = factories.user(organization=self.organization, role=Role.VIEWER)
         self.membership = self.user.memberships.get()
         self.audit = AuditEntry.objects.get(object_id=run["id"])

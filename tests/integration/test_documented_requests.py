@@ -138,6 +138,10 @@ def test_the_documented_requests_get_the_documented_replies(
     api: Any, outbox: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     factories.superuser(username="admin", password="correct horse battery")
+    factories.playbook(
+        name="motd", description="Set the message of the day.", required=("text",),
+        properties={"text": {"type": "string", "maxLength": 200}},
+    )  # fmt: skip
     workers, reader, client = Workers.of(monkeypatch), Reader(), api()
     seen = 0
     for told in exchanges(DOCUMENT.read_text()):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import settings
@@ -150,7 +151,7 @@ def test_no_further_task_of_a_play_reaches_a_cancelled_device(engine: Engine, tm
 
     targets = [engine.target(name) for name in names]
     request = engine.request(targets, playbook, command="touch /tmp/began; sleep 3", limits=PATIENT)
-    told: list[HostEvent] = []
+    told: list[Any] = []
     runner.run(request, on_event=told.append, orders=Orders(cancelled=cancelled))
     ends = [(event.status, event.code) for event in told if event.host_name == "openwrt1" and event.status]
     assert set(ends) == {("cancelled", "cancelled_running")}  # the second task, too, knows that the first one ran

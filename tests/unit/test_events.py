@@ -29,7 +29,7 @@ def test_an_event_tells_of_a_device_what(path: Path) -> None:
         assert found is None
         return
     assert found is not None
-    expected = DEFAULTS | {"bytes_total": 0} | case["expected"]
+    expected = DEFAULTS | {"bytes_total": 0, "recap": None} | case["expected"]
     assert asdict(found) == expected | {"at": datetime.fromisoformat(expected["at"])}
 
 

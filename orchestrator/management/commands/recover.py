@@ -9,11 +9,13 @@ from django.core.management.base import BaseCommand, CommandParser
 from django.db import Error as DatabaseError
 from django.db import connection
 
+from orchestrator.cataloguing import Watch
 from orchestrator.recovery import recover
 
 log = logging.getLogger(__name__)
 
 _INTERVAL: Final = 5.0  # seconds
+_WATCH: Final = 10.0  # seconds between two looks at the directories of playbooks
 
 
 class Command(BaseCommand):
@@ -34,6 +36,8 @@ class Command(BaseCommand):
         stopped = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stopped.set())
+        # beside the rounds: Ansible may take minutes to read many playbooks
+        threading.Thread(target=_watch, args=(stopped,), name="catalogue", daemon=True).start()
         while not stopped.is_set():
             try:
                 recover()
@@ -41,3 +45,16 @@ class Command(BaseCommand):
                 log.exception("The database can't be used; trying again")
                 connection.close()
             stopped.wait(options["interval"])
+
+
+def _watch(stopped: threading.Event) -> None:
+    """Keep the catalogue of playbooks up to date."""
+    watch = Watch()
+    while not stopped.is_set():
+        try:
+            watch.look()
+        except Exception:
+            log.exception("The catalogue of playbooks can't be refreshed; trying again")
+        finally:
+            connection.close()
+        stopped.wait(_WATCH)

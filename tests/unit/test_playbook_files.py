@@ -1,0 +1,119 @@
+"""What the catalogue reads in playbook files."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.playbook_files import PlaybookFile, describe, find
+from tests.integration.api_addresses import case
+
+PLAY = "- hosts: all\n  tasks:\n    - ansible.builtin.ping:\n"
+
+
+def write(root: Path, **files: str) -> None:
+    """Files below a directory; "__" in a name is a slash."""
+    for name, text in files.items():
+        path = root / name.replace("__", "/").replace("·", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def described(root: Path, text: str = PLAY, **files: str) -> PlaybookFile:
+    write(root, site·yml=text, **files)
+    return describe(root / "site.yml", root=root)
+
+
+def test_only_playbooks_are_found(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        **{
+            "site·yml": PLAY, "net__vlans·yaml": PLAY, "import·yml": "- import_playbook: site.yml\n",
+            "roles__web__tasks__main·yml": PLAY, "tasks__more·yml": PLAY, "group_vars__all·yml": "hosts: 1\n",
+            "site·schema·yml": "type: object\n", "requirements·yml": "roles: []\n", "·hidden·yml": PLAY,
+            "notes·txt": PLAY, "broken·yml": "- hosts: all\n  tasks: [\n", "list·yml": "- a\n- b\n",
+        },
+    )  # fmt: skip
+    found = [path.relative_to(tmp_path).as_posix() for path in find(tmp_path)]
+    assert sorted(found) == ["broken.yml", "import.yml", "net/vlans.yaml", "site.yml"]
+
+
+def test_a_playbook_without_declared_inputs_takes_none(tmp_path: Path) -> None:
+    found = described(tmp_path, "# Look whether\n# it lives.\n" + PLAY)
+    assert found.schema == {"type": "object", "additionalProperties": False, "properties": {}}
+    assert (found.description, found.hosts, found.problem) == ("Look whether\nit lives.", ("all",), "")
+
+
+def test_a_sidecar_is_the_schema(tmp_path: Path) -> None:
+    sidecar = "properties:\n  port: {type: integer, default: 80}\nrequired: [port]\nx-check-mode: false\n"
+    found = described(tmp_path, site·schema·yml=sidecar)
+    assert found.schema["properties"] == {"port": {"type": "integer", "default": 80}}
+    assert (found.schema["required"], found.defaults, found.check_mode) == (["port"], {"port": 80}, False)
+
+
+ROLE = """
+argument_specs:
+  main:
+    options:
+      port: {type: int, required: true, description: [The, port.]}
+      paths: {type: list, elements: path}
+      mode: {choices: [a, b], default: a}
+      token: {type: str, no_log: true}
+      given: {type: str, required: true}
+      server: {type: dict, options: {name: {type: str, required: true}}}
+"""
+
+
+@pytest.mark.parametrize("play", [
+    "- hosts: all\n  roles: [{role: web, given: x}]\n",
+    "- hosts: all\n  tasks: [{import_role: {name: web}, vars: {given: x}}]\n",
+])  # fmt: skip
+def test_the_argument_specs_of_roles_are_the_schema(tmp_path: Path, play: str) -> None:
+    found = described(tmp_path, play, roles__web__meta__argument_specs·yml=ROLE)
+    assert found.schema["properties"] == {
+        "port": {"type": "integer", "description": "The port."},
+        "paths": {"type": "array", "items": {"type": "string"}},
+        "mode": {"type": "string", "default": "a", "enum": ["a", "b"]},
+        "token": {"type": "string", "writeOnly": True},
+        "server": {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]},
+    }
+    assert (found.schema["required"], found.defaults) == (["port"], {})  # the role has its own defaults
+
+
+def test_what_a_play_would_ask_for_is_input(tmp_path: Path) -> None:
+    play = """
+- hosts: all
+  vars_prompt:
+    - {name: where, prompt: Where to, private: false, default: here}
+    - {name: pin, prompt: The PIN}
+"""
+    found = described(tmp_path, play)
+    assert found.schema["properties"] == {
+        "where": {"type": "string", "title": "Where to", "default": "here"},
+        "pin": {"type": "string", "title": "The PIN", "writeOnly": True},
+    }
+    assert (found.schema["required"], found.defaults) == (["pin"], {"where": "here"})
+
+
+BROKEN: list[tuple[dict[str, str], str]] = [
+    ({"site·yml": "- hosts: all\n  tasks: [\n"}, "can't be read as YAML"),
+    ({"site·yml": "hosts: all\n"}, "no list of plays"),
+    ({"site·schema·yml": "type: 7\n"}, "is no JSON Schema"),
+    ({"site·schema·yml": "type: array\n"}, "of an object"),
+    ({"site·schema·yml": "properties: {ansible_host: {type: string}}\n"}, "may not be named"),
+    ({"site·schema·yml": "properties: {a-b: {type: string}}\n"}, "may not be named"),
+    ({"site·schema·yml": "properties: {pin: {type: integer, writeOnly: true}}\n"}, "must be of type string"),
+    ({"site·schema·yml": "properties: {a: {properties: {b: {writeOnly: true}}}}\n"}, "of its own"),
+    ({"site·yml": "- hosts: all\n  vars_prompt: [{name: a, encrypt: sha512_crypt}]\n"}, "encrypt"),
+]
+
+
+@pytest.mark.parametrize(("files", "problem"), BROKEN, ids=case)
+def test_what_can_t_be_launched_says_why(tmp_path: Path, files: dict[str, Any], problem: str) -> None:
+    rest = {name: text for name, text in files.items() if name != "site·yml"}
+    assert problem in described(tmp_path, files.get("site·yml", PLAY), **rest).problem
+
+
+def test_tags_of_yaml_are_no_code(tmp_path: Path) -> None:
+    text = "- hosts: all\n  vars: {a: !vault abc, b: !!python/object/apply:os.system [id]}\n"
+    assert described(tmp_path, text).problem == ""
