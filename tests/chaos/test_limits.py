@@ -10,9 +10,9 @@ from tests.chaos.fleet import DEVICES, ROUNDS, Fleet, check, counting, note, set
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(300)]
 
-LIMIT = 3 if DEVICES <= 10 else 12
+LIMIT = 3 if DEVICES <= 10 else 6
 PATIENCE = 200.0  # seconds: one worker and many devices take their time
-MARK = "sleep 1.375"  # what the devices run, and nothing else on this machine
+MARK = "sleep 2.375"  # what the devices run, and nothing else on this machine
 
 
 class Sampler(threading.Thread):
