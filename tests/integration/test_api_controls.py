@@ -65,7 +65,11 @@ def test_a_launch_takes_controls_and_shows_them_as_given(operator: Any, fleet: A
 
 @pytest.mark.parametrize("kind", CommandType.values)
 def test_every_type_can_be_checked(operator: Any, fleet: Any, kind: str) -> None:
-    body = {"type": kind, "input": dict(specification(kind).example), "check": True}
+    body: dict[str, Any] = {"type": kind, "check": True}
+    if kind == CommandType.PLAYBOOK:
+        body |= {"playbook": factories.playbook().name, "input": {}}
+    else:
+        body["input"] = dict(specification(kind).example)
     run = launch(operator, organization=str(fleet.pk), **body)
     assert MassCommand.objects.get(pk=run["id"]).check_mode
     assert run["controls"]["check"] is True

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.urls import resolve
 from drf_spectacular.generators import SchemaGenerator
 from rest_framework.test import APIClient
 
 from tests import factories
-from tests.integration.api_addresses import case
+from tests.integration.api_addresses import MISSING, case
 from tests.integration.test_api_tenancy import World
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.slow, pytest.mark.usefixtures("outbox")]
@@ -74,9 +75,7 @@ def client() -> APIClient:
 def _address(path: str, world: World) -> str:
     if "{" not in path:
         return path
-    kind = path.split("/")[4]
-    row = {"batch-command": world.run}.get(kind) or getattr(world, kind)
-    return path.replace("{id}", str(row.pk))
+    return world.address(str(resolve(path.replace("{id}", MISSING)).url_name))
 
 
 def _base(path: str, method: str, world: World) -> dict[str, Any]:
