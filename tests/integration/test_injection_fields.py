@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -151,7 +152,8 @@ def test_a_run_over_devices_with_such_names_evaluates_nothing(engine: Engine) ->
     targets = plan.targets(0)
     assert len(targets) == len(texts) > 25
     assert all(re.fullmatch(r"device-[0-9a-f]{32}", name) for name in inventory(targets, connect_timeout=1)["hosts"])
-    done = engine.run(plan.request(targets, ident=slice_.pk.hex)).finished
-    assert {(str(event.status), event.rc) for event in done.values()} == {("success", 0)}
+    # Few at once: all of them are one device, and its dropbear closes on more than five that have not logged in yet.
+    done = engine.run(replace(plan.request(targets, ident=slice_.pk.hex), forks=4)).finished
+    assert {(str(event.status), event.rc, event.reason) for event in done.values()} == {("success", 0, "")}
     assert len(done) == len(texts)
     assert not engine.exists("openwrt1", str(CANARY))

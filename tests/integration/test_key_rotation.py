@@ -26,6 +26,7 @@ pytestmark = [pytest.mark.database]
 
 OLD, NEW = os.urandom(32), os.urandom(32)
 SEALERS = {"models/sealed.py", "admin/drafts.py", "resealing.py"}  # each of their columns is registered
+TRAVELLERS = {"admin/device_import.py"}  # in a hidden field of a page, in no row: after a rotation one uploads again
 SECRET = {"password": "n3w-Secret"}
 
 
@@ -189,7 +190,7 @@ def test_nothing_seals_that_a_rotation_does_not_know() -> None:
         names = {name.name for x in imported if x.module == "orchestrator.secrets" for name in x.names}
         if "seal" in names:
             sealers.add(str(path.relative_to(BASE_DIR / "orchestrator")))
-    assert sealers == SEALERS
+    assert sealers == SEALERS | TRAVELLERS
     assert {str(column) for column in sealed_columns()} >= {
         "credential.sealed", "masscommand.sealed_input", "schedule.sealed_input", "session.session_data"
     }  # fmt: skip
