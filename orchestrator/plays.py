@@ -21,7 +21,7 @@ DEVICE_LIMIT: Final = 1 << 20  # bytes of the texts of all tasks of a device
 TASK_LIMIT: Final = 2_000  # tasks of a device that are kept
 _DIFF_LIMIT: Final = 1 << 18  # characters of what is compared
 _ITEMS: Final = 50  # of a loop that are told
-_DETAIL: Final = 500  # characters
+NAME_LENGTH: Final = 500  # characters of the names of plays and tasks, of a loop's items and of a reason
 _COUNTS: Final = {  # in the recap → in ansible-runner's event
     "ok": "ok", "changed": "changed", "unreachable": "dark", "failed": "failures", "skipped": "skipped",
     "rescued": "rescued", "ignored": "ignored",
@@ -120,8 +120,8 @@ class PlayReader:
         start = data.get("start") or event.get("created")
         yield TaskEvent(
             host_name=host, key=f"{self._ident}/{device.tasks}", number=device.tasks, at=moment(start),
-            duration=float(data.get("duration") or 0.0), play=plain_text(data.get("play"))[:_DETAIL],
-            task=plain_text(data.get("task"))[:_DETAIL], module=plain_text(data.get("task_action"))[:128],
+            duration=float(data.get("duration") or 0.0), play=plain_text(data.get("play"))[:NAME_LENGTH],
+            task=plain_text(data.get("task"))[:NAME_LENGTH], module=plain_text(data.get("task_action"))[:128],
             status=_status(kind, data, result), rc=_rc(result), truncated=truncated, **kept,
         )  # fmt: skip
 
@@ -164,7 +164,7 @@ def _judged(status: CommandStatus, kind: str, data: Mapping[str, Any]) -> tuple[
             return status, "went_away", REASONS["went_away"].format(detail=f'Task "{task}": {sentence}')
         return status, code, sentence
     detail = _message(result, "") or sentence
-    return status, "task_failed", REASONS["task_failed"].format(detail=f'"{task}": {detail[:_DETAIL]}')
+    return status, "task_failed", REASONS["task_failed"].format(detail=f'"{task}": {detail[:NAME_LENGTH]}')
 
 
 def _status(kind: str, data: Mapping[str, Any], result: Mapping[str, Any]) -> str:
@@ -216,7 +216,8 @@ def _message(result: Mapping[str, Any], module: str) -> str:
 
 def _label(item: Mapping[str, Any]) -> str:
     said = item.get("_ansible_item_label", item.get("item", ""))
-    return plain_text(said if isinstance(said, str) else json.dumps(said, ensure_ascii=False, default=str))[:_DETAIL]
+    text = plain_text(said if isinstance(said, str) else json.dumps(said, ensure_ascii=False, default=str))
+    return cut(text, NAME_LENGTH).text  # what is cut out in the middle of a secret, the redactor sees by the gap
 
 
 def _word(item: Mapping[str, Any]) -> str:

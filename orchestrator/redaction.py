@@ -14,8 +14,12 @@ from orchestrator.secrets import MASK
 SHORT: Final = 4  # characters; a shorter secret is taken out only where it stands alone
 LINE: Final = 16  # characters from which on a single line of a key is a secret
 WRAPPED: Final = 60  # characters from which on an encoded secret may be broken into lines
-LEFT_OUT: Final = re.compile(r"(\n\[\.\.\. \d+ bytes left out \.\.\.\]\n)")  # ansible_plugins/ssh_process.py
+# The lines of ansible_plugins/ssh_process.py and of output.py, where something is missing.
+LEFT_OUT: Final = re.compile(r"(\n\[(?:\.\.\. \d+ bytes left out \.\.\.|… \d+ bytes are missing here …)\]\n)")
 REPLACED: Final = "\ufffd"  # what is left of a character that was cut in two
+
+type Span = tuple[int, int]
+"""Where something begins in a text, and where it ends."""
 
 
 class Redactor:
@@ -27,39 +31,56 @@ class Redactor:
         self._words = [re.compile(rf"(?<!\w){re.escape(x)}(?!\w)") for x in known if len(x) < SHORT]
 
     def clean(self, text: str, *, cut: bool = False) -> str:
-        """The text without the secrets.  `cut`: it may begin, end or be interrupted in the middle of one."""
-        if not text:
-            return text
-        for form in self._long:
-            if form in text:
-                text = text.replace(form, MASK)
-        text = self._clean_wrapped(text)
-        for pattern in self._words:
-            text = pattern.sub(MASK, text)
-        if not cut:
-            return text
-        pieces = LEFT_OUT.split(text)
-        pieces[::2] = [self._clean_edges(piece) for piece in pieces[::2]]
-        return "".join(pieces)
+        """The text without the secrets.  `cut`: it may begin or end in the middle of one; at a gap it always may.
 
-    def _clean_wrapped(self, text: str) -> str:
-        """Without long encoded secrets that are broken into lines."""
+        All are looked for in the text as it came: one that is taken out first would hide the rest of a longer one that
+        was cut.
+        """
+        spans = [*self._whole(text), *self._wrapped(text)]
+        spans += [found.span() for pattern in self._words for found in pattern.finditer(text)]
+        return _masked(text, [*spans, *self._at_cuts(text, ends=cut)])
+
+    def _whole(self, text: str) -> Iterator[Span]:
+        for form in self._long:
+            at = text.find(form)
+            while at >= 0:
+                yield at, at + len(form)
+                at = text.find(form, at + len(form))
+
+    def _wrapped(self, text: str) -> Iterator[Span]:
+        """Long encoded secrets that are broken into lines."""
         flat = text.replace("\r", "").replace("\n", "")
         for form in self._long:
             if len(form) > WRAPPED and form in flat:
-                text = re.sub(r"(?:\r?\n)?".join(map(re.escape, form)), MASK, text)
-        return text
+                pattern = r"(?:\r?\n)?".join(map(re.escape, form))
+                yield from (found.span() for found in re.finditer(pattern, text))
 
-    def _clean_edges(self, piece: str) -> str:
-        """Without the end of a secret at its start, and the start of one at its end."""
-        bare = piece.strip(REPLACED)
-        head = max((_end_at_start(form, bare) for form in self._long), default=0)
-        tail = max((_start_at_end(form, bare) for form in self._long), default=0)
-        if head:
-            bare = MASK + bare[head:]
-        if tail:
-            bare = bare[:-tail] + MASK
-        return bare if head or tail else piece
+    def _at_cuts(self, text: str, *, ends: bool) -> Iterator[Span]:
+        """The end of a secret behind each cut, and the start of one before it."""
+        gaps = [found.span() for found in LEFT_OUT.finditer(text)]
+        starts = [*([0] if ends else []), *(end for _, end in gaps)]
+        stops = [*(start for start, _ in gaps), *([len(text)] if ends else [])]
+        for start in starts:
+            bare = text[start:].lstrip(REPLACED) if text.startswith(REPLACED, start) else text[start:]
+            head = max((_end_at_start(form, bare) for form in self._long), default=0)
+            yield start, len(text) - len(bare) + head if head else start
+        for stop in stops:
+            bare = text[:stop].rstrip(REPLACED)
+            tail = max((_start_at_end(form, bare) for form in self._long), default=0)
+            yield len(bare) - tail, len(bare)
+
+
+def _masked(text: str, spans: Iterable[Span]) -> str:
+    """The text with a mask for each stretch of it; those that overlap are one."""
+    pieces, at, end = [], 0, 0
+    for start, stop in sorted(span for span in spans if span[0] < span[1]):
+        if start < end:
+            end = max(end, stop)
+            at = end
+            continue
+        pieces += [text[at:start], MASK]
+        at = end = stop
+    return "".join([*pieces, text[at:]])
 
 
 def _start_at_end(form: str, text: str) -> int:
@@ -85,6 +106,7 @@ def _forms(secret: str) -> Iterator[str]:
     plain = {secret, secret.replace("\n", "\r\n"), secret.strip()}
     lines = {line for line in secret.split("\n") if len(line) >= LINE and not line.startswith("-----")}
     written = {form for text in plain for form in (*_quoted(text), *_encoded(text))}
+    written |= {json.dumps(form, ensure_ascii=False)[1:-1] for form in written}  # a result that holds a command line
     yield from {form for form in plain | lines | written if len(form) >= SHORT}
 
 

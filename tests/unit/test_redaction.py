@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.output import cut
 from orchestrator.redaction import Redactor
 from orchestrator.secrets import MASK
 
@@ -43,6 +44,8 @@ FORMS: dict[str, Callable[[str], str]] = {
     "base64 for URLs": lambda s: base64.urlsafe_b64encode(s.encode()).decode(),
     "basic authentication": lambda s: base64.b64encode(b"root:" + s.encode()).decode(),
     "basic authentication of another": lambda s: base64.b64encode(b"admin1:" + s.encode()).decode(),
+    "a command line in JSON": lambda s: json.dumps(f"echo {shlex.quote(s)}", ensure_ascii=False),
+    "JSON in JSON": lambda s: json.dumps(json.dumps([s]), ensure_ascii=False),
     "base64 in lines": lambda s: base64.encodebytes(b"x" * 70 + s.encode() * 3).decode(),
 }  # fmt: skip
 
@@ -80,6 +83,22 @@ def test_a_secret_that_was_cut_in_the_middle_is_taken_out_at_both_sides_of_the_c
     clean = Redactor(["canary-Secret-77"]).clean(text, cut=True)
     assert clean == f"head {MASK}\n[... 100 bytes left out ...]\n{MASK} tail {MASK}"
     assert Redactor(["canary-Secret-77"]).clean("no canary", cut=False) == "no canary"
+
+
+def test_a_gap_is_known_as_one_whoever_made_it() -> None:
+    shortened = cut("canary-Secret-77 " * 100, 256)
+    assert shortened.truncated
+    pieces = Redactor(["canary-Secret-77"]).clean(shortened.text).replace(MASK, "")
+    assert not any(part in pieces for part in ("cana", "ary-", "Secr", "t-77"))
+
+
+def test_what_is_found_of_a_key_that_was_cut_does_not_hide_the_rest_of_it() -> None:
+    key = "-----BEGIN X-----\n" + "\n".join(x * 30 + "+" + x * 30 for x in "AB") + f"\n{'C' * 61}\n{'D' * 61}\n"
+    text = quote(key)
+    gap = "\n[... 9 bytes left out ...]\n"
+    clean = Redactor([key]).clean(f"x {text[:-30]}{gap}{text[60:]} y")  # C is a line of the key as it is
+    assert not any(letter * 10 in clean for letter in "ABCD"), clean
+    assert clean == f"x {MASK}{gap}{MASK} y"
 
 
 def test_a_character_that_was_cut_in_two_hides_no_part_of_a_secret() -> None:
