@@ -162,6 +162,7 @@ PICKED = {"devices": "device", "exclude_devices": "device", "exclude_groups": "g
 # What Ansible gives a meaning of its own as a host's name: an implicit host, or a pattern for all of them.
 TAKEN = frozenset({"localhost", "127.0.0.1", "::1", "all", "ungrouped"})
 UNSAFE = re.compile(r"[^\w.-]|^-")
+OURS = re.compile(r"(organization|group|location|platform|tag)_|device-[0-9a-f]{32}$", re.IGNORECASE)
 
 
 class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: ignore[misc]  # Ansible has no types
@@ -406,11 +407,16 @@ def host_names(devices: list[dict[str, Any]], kind: str) -> list[str]:
     if kind == "id":
         return [f"device-{uuid.UUID(device['id']).hex}" for device in devices]
     plain = [UNSAFE.sub("_", device["name"]) for device in devices]
-    often = Counter(plain)
-    groups = {group for device in devices for group in device["groups"]}
-    return [
-        f"{name}_{device['id'][:8]}" if often[name] > 1 or name.lower() in TAKEN or name in groups else name
+    often = Counter(map(str.lower, plain))  # to name servers and to ssh they are one, whatever the case
+    taken = {group.lower() for device in devices for group in device["groups"]} | TAKEN
+    made = [
+        f"{name}_{device['id'][:8]}" if often[name.lower()] > 1 or name.lower() in taken or OURS.match(name) else name
         for name, device in zip(plain, devices, strict=True)
+    ]
+    often = Counter(map(str.lower, made))  # what was appended to one may be the end of another's name
+    return [
+        name if often[name.lower()] == 1 and name.lower() not in taken else f"device-{uuid.UUID(device['id']).hex}"
+        for name, device in zip(made, devices, strict=True)
     ]
 
 

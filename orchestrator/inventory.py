@@ -26,6 +26,7 @@ _UNSAFE: Final = re.compile(r"\W")
 _NO_NAME: Final = re.compile(r"[^\w.-]|^-")  # as in inventory_plugins/orchestrator.py, and so is the next
 _TAKEN: Final = frozenset({"localhost", "127.0.0.1", "::1", "all", "ungrouped"})
 _HOST: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+_OURS: Final = re.compile(r"(organization|group|location|platform|tag)_|device-[0-9a-f]{32}$", re.IGNORECASE)
 _SSH_PORT: Final = 22
 
 
@@ -101,15 +102,20 @@ def host_names(names: Mapping[str, str], groups: Iterable[str]) -> dict[str, str
     """What devices are called in a user's own playbook: id (32 digits) → host name, from id → the device's name.
 
     The names that inventory_plugins/orchestrator.py gives them for plain Ansible, as far as they are plain file names:
-    a playbook that sets a device's name from `inventory_hostname` must find it here, too.
+    a playbook that sets a device's name from `inventory_hostname` must find it here, too.  A name that is a group's,
+    could be one's, or is how we call another device, would let its owner step into what is meant for others.
     """
     plain = {pk: _NO_NAME.sub("_", name) for pk, name in names.items()}
-    often, taken = Counter(plain.values()), {*groups, *_TAKEN, *Platform}
+    # Whatever the case: ssh looks names up in known_hosts without regard to it.
+    often, taken = Counter(map(str.lower, plain.values())), {*map(str.lower, groups), *_TAKEN, *Platform}
     made = {
-        pk: f"{name}_{pk[:8]}" if often[name] > 1 or name.lower() in taken or name in taken else name
+        pk: f"{name}_{pk[:8]}" if often[name.lower()] > 1 or name.lower() in taken or _OURS.match(name) else name
         for pk, name in plain.items()
     }
-    return {pk: name if _HOST.fullmatch(name) else f"device-{pk}" for pk, name in made.items()}
+    # What was appended to one may be the end of another's name.
+    often = Counter(map(str.lower, made.values()))
+    unique = {pk for pk, name in made.items() if often[name.lower()] == 1 and name.lower() not in taken}
+    return {pk: name if pk in unique and _HOST.fullmatch(name) else f"device-{pk}" for pk, name in made.items()}
 
 
 def known_host(address: str, port: int, host_key: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from inventory_plugins.orchestrator import read_slice
-from orchestrator.inventory import Login, Target, group_names, inventory, known_hosts
+from orchestrator.inventory import Login, Target, group_names, host_names, inventory, known_hosts
 
 ED25519 = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0iG0cLr2i9"
 RSA = "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABgQ=="
@@ -111,3 +111,18 @@ def test_groups_are_named_for_ansible() -> None:
         platform="openwrt", organization="North & Co", group="all", location="Küche-1", tags=["roof", "a b", "a-b"]
     ) == ["organization_North___Co", "group_all", "location_Küche_1", "platform_openwrt", "tag_roof", "tag_a_b"]
     assert group_names(platform="linux") == ["platform_linux"]
+
+
+def test_no_name_of_a_device_is_another_ones_or_means_something_to_a_playbook() -> None:
+    ids = [f"{number:08x}{'0' * 24}" for number in range(16)]
+    names = [
+        "plain", "Router", "router", "R1", "r1", "r1_00000004", "x/../y", "-x", "日本", f"device-{ids[8]}", "all",
+        "linux", "tag_web", "group_a", "organization_North", "a b",
+    ]  # fmt: skip
+    called = host_names(dict(zip(ids, names, strict=True)), {"tag_web", "group_a_0000000d"})
+    assert [called[pk] for pk in ids] == [
+        "plain", "Router_00000001", "router_00000002", "R1_00000003", f"device-{ids[4]}", f"device-{ids[5]}",
+        "x_.._y", f"device-{ids[7]}", f"device-{ids[8]}", f"device-{ids[8]}_00000009", "all_0000000a", "linux_0000000b",
+        "tag_web_0000000c", f"device-{ids[13]}", "organization_North_0000000e", "a_b",
+    ]  # fmt: skip
+    assert len(set(map(str.lower, called.values()))) == len(ids)
