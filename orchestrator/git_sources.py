@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -17,7 +17,9 @@ from orchestrator.snapshots import PROJECT, pulled_directory
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-_PROTOCOLS: Final = "https:ssh:git:file"
+_PROTOCOLS: Final = "https:ssh:git"
+_LOCAL: Final = ("file://", "/")
+_OURS: Final = ("DJANGO_", "ORCHESTRATOR_", "DATABASE_URL", "REDIS_URL")  # settings; some of them are secrets
 _STEP_LIMIT: Final = 900.0  # seconds, for each program that is run
 _WORDS: Final = 2_000  # characters kept of what a program said when it failed
 _REQUIREMENTS: Final = ("requirements.yml", "collections/requirements.yml", "roles/requirements.yml")
@@ -39,13 +41,18 @@ def pull(name: str, *, url: str, commit: str) -> Path:
         raise PullFailedError("Name the commit in full, 40 or 64 hexadecimal digits: a branch can move.")
     if not url or url.startswith("-") or any(ord(character) < 33 for character in url):
         raise PullFailedError("This is no address of a repository.")
+    if _holds_secret(url):
+        raise PullFailedError(
+            "An address with a password or a token would be seen by everybody on this machine, and stored: let git ask "
+            "a credential helper, or use a key."
+        )
     parent = pulled_directory()
     parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=parent))
     try:
         _check_out(draft / PROJECT, url, commit)
         _install(draft)
-        (draft / "source.json").write_text(json.dumps({"url": _public(url), "commit": commit}))
+        (draft / "source.json").write_text(json.dumps({"url": url, "commit": commit}))
         return _exchange(draft, parent / name)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -63,10 +70,12 @@ def remove(name: str) -> bool:
 def _check_out(project: Path, url: str, commit: str) -> None:
     project.mkdir()
     _git(project, "init", "--quiet")
+    # Local ones are for whoever types the address, not for what the repository itself refers to.
+    also = ":file" if url.startswith(_LOCAL) else ""
     try:
-        _git(project, "fetch", "--quiet", "--depth", "1", "--", url, commit)
+        _git(project, "fetch", "--quiet", "--depth", "1", "--", url, commit, also=also)
     except PullFailedError:  # a server may give out branches and tags only
-        _git(project, "fetch", "--quiet", "--tags", "--", url, "+refs/heads/*:refs/remotes/origin/*")
+        _git(project, "fetch", "--quiet", "--tags", "--", url, "+refs/heads/*:refs/remotes/origin/*", also=also)
     _git(project, "-c", "advice.detachedHead=false", "checkout", "--quiet", "--detach", commit)
     if _git(project, "rev-parse", "HEAD").strip() != commit:
         raise PullFailedError("The repository gave out another commit.")
@@ -75,10 +84,23 @@ def _check_out(project: Path, url: str, commit: str) -> None:
     shutil.rmtree(project / ".git")
 
 
-def _git(project: Path, *words: str) -> str:
+def _holds_secret(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False  # no address at all; git says so
+    return bool(parts.password or (parts.username and parts.scheme in ("http", "https")))
+
+
+def _environment(*, also: str = "") -> dict[str, str]:
+    """Ours without the service's secrets: what is run here deals with other people's repositories."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+    return inherited | {"GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": _PROTOCOLS + also}
+
+
+def _git(project: Path, *words: str, also: str = "") -> str:
     careful = ("-c", "core.hooksPath=/dev/null", "-c", "protocol.ext.allow=never")
-    environment = os.environ | {"GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": _PROTOCOLS}
-    return _run(["git", "-C", str(project), *careful, *words], project, environment)
+    return _run(["git", "-C", str(project), *careful, *words], project, _environment(also=also))
 
 
 def _install(draft: Path) -> None:
@@ -98,7 +120,7 @@ def _install(draft: Path) -> None:
 def _galaxy(kind: str, file: Path, draft: Path) -> None:
     program = str(Path(sys.executable).parent / "ansible-galaxy")
     words = [program, kind.removesuffix("s"), "install", "-r", str(file), "-p", str(draft / kind)]
-    _run(words, draft / PROJECT, os.environ | {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOCAL_TEMP": str(draft / ".tmp")})
+    _run(words, draft / PROJECT, _environment() | {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOCAL_TEMP": str(draft / ".tmp")})
     shutil.rmtree(draft / ".tmp", ignore_errors=True)
 
 
@@ -115,12 +137,6 @@ def _run(words: list[str], folder: Path, environment: dict[str, str]) -> str:
     if done.returncode:
         raise PullFailedError((done.stderr or done.stdout).strip()[:_WORDS] or f"{words[0]} failed.")
     return done.stdout
-
-
-def _public(url: str) -> str:
-    """The address without the password that it may hold."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if parts.password else url
 
 
 def _exchange(draft: Path, place: Path) -> Path:

@@ -157,25 +157,37 @@ def _store() -> Path:
 
 
 def _files(root: Path) -> Iterator[tuple[str, Path]]:
-    """(path within the directory, file) in the order of paths; links are followed, loops are not."""
+    """(path within the directory, file) in the order of paths; links are followed, loops are not.
+
+    A link that leads elsewhere would carry what this service may read, such as its keys, to where runs may.
+    """
     if not root.is_dir():
         raise UnusableDirectoryError(f"{root} is no directory.")
     store, seen, number, size = _store().resolve(), set(), 0, 0
+    homes = [home.resolve() for home in {root, *(settings.PLAYBOOK_DIRS if root in settings.PLAYBOOK_DIRS else ())}]
     for folder, folders, names in os.walk(root, followlinks=True):
         here = Path(folder).resolve()
         if here in seen or here == store:
             folders[:] = []
             continue
+        _refuse_elsewhere(Path(folder), here, homes)
         seen.add(here)
         folders[:] = sorted(name for name in folders if name not in _LEFT_OUT and not name.startswith("."))
         for name in sorted(names):
             file = Path(folder) / name
             if name.startswith(".") or not file.is_file():
                 continue
+            if file.is_symlink():
+                _refuse_elsewhere(file, file.resolve(), homes)
             number, size = number + 1, size + file.stat().st_size
             if number > _MOST_FILES or size > _MOST_BYTES:
                 raise UnusableDirectoryError(f"{root} holds too much to be a directory of playbooks.")
             yield file.relative_to(root).as_posix(), file
+
+
+def _refuse_elsewhere(path: Path, real: Path, homes: Collection[Path]) -> None:
+    if not any(real.is_relative_to(home) for home in homes):
+        raise UnusableDirectoryError(f"{path} is a link that leads out of the directories of playbooks.")
 
 
 def _copy(root: Path, draft: Path) -> None:
