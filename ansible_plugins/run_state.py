@@ -1,15 +1,20 @@
 """What the service and the run tell each other about single hosts: empty files in the run's directory.
 
 `stopped/<host>` is the service's word that the host is to be contacted no more; `logged_in/<host>` is ours that it was
-logged in to.  Without ORCHESTRATOR_RUN, in a playbook that is run by hand, nothing is ever stopped.
+logged in to.  `secrets.json` lists the texts that must be on no command line.  Without ORCHESTRATOR_RUN, in a playbook
+that is run by hand, nothing is ever stopped, and nothing is secret.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import json
 import os
+import shlex
 
 WAITING, STOPPED, LOGGED_IN = "waiting", "stopped", "logged_in"
+SECRETS = "secrets.json"  # written by orchestrator/runner.py for users' own playbooks
 MATCHED = "matched"  # a file: the hosts that plays are for, see callback/silent.py
 
 
@@ -29,3 +34,19 @@ def note_login(host: str) -> None:
     if host and (file := path(LOGGED_IN, host)):
         with contextlib.suppress(OSError):  # it only makes a sentence more precise
             os.close(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600))
+
+
+def tells_secret(command: str) -> bool:
+    """Whether a command line holds a secret of the run, as it is or quoted for a shell."""
+    return any(form in command for form in _secret_forms())
+
+
+@functools.cache
+def _secret_forms() -> frozenset[str]:
+    directory = os.environ.get("ORCHESTRATOR_RUN")
+    try:
+        with open(os.path.join(directory or os.devnull, SECRETS), encoding="utf-8") as file:
+            secrets = json.load(file)
+    except OSError:
+        return frozenset()
+    return frozenset(form for secret in secrets for form in (secret, shlex.quote(secret), json.dumps(secret)[1:-1]))

@@ -11,11 +11,12 @@ from jsonschema import Draft202012Validator, FormatChecker
 from jsonschema.exceptions import ValidationError
 from jsonschema.validators import validator_for
 from referencing import Registry
+from referencing.exceptions import Unresolvable
 
 from orchestrator.access import Access
 from orchestrator.exceptions import InvalidFieldError
 from orchestrator.models import CommandType, MassCommand, Organization, Playbook
-from orchestrator.playbook_files import name_problem
+from orchestrator.playbook_files import MARKUP, name_problem
 from orchestrator.playbooks import CheckedInput, Errors, playbook_variables, specification
 from orchestrator.playbooks import check_input as check_input_of_type
 from orchestrator.secrets import mask
@@ -38,33 +39,33 @@ def playbooks(access: Access) -> QuerySet[Playbook]:
     return rows.filter(name__in=allowed)
 
 
-def find(name: str) -> Playbook:
+def find(name: str, access: Access) -> Playbook:
     """The playbook of this name, whole or broken.
 
     Raises:
-        InvalidFieldError: for the field ``playbook``: there is none.
+        InvalidFieldError: for the field ``playbook``: there is none that exists for this user.
     """
-    row = Playbook.objects.filter(name=name).first() if name else None
+    row = playbooks(access).filter(name=name).first() if name else None
     if row is None:
         problem = "There is no such playbook." if name else "Name the playbook."
         raise InvalidFieldError("playbook", problem)
     return row
 
 
-def launchable(name: str) -> Playbook:
+def launchable(name: str, access: Access) -> Playbook:
     """The playbook of this name, fit to be run.
 
     Raises:
         InvalidFieldError: for the field ``playbook``: there is none, or it is broken; the message is the parser's.
     """
-    row = find(name)
+    row = find(name, access)
     if row.broken:
         raise InvalidFieldError("playbook", f"This playbook is broken and can't be launched. {row.message}")
     return row
 
 
-def check_input(command_type: str, values: Any, *, playbook: str = "") -> CheckedInput:
-    """Validate the input of a command of any type.
+def check_input(command_type: str, values: Any, *, access: Access, playbook: str = "") -> CheckedInput:
+    """Validate the input of a command of any type; ``access`` says which playbooks there are.
 
     Raises:
         InvalidFieldError: for ``playbook`` where it is missing, unknown, broken or not to be given; for ``input``
@@ -74,7 +75,7 @@ def check_input(command_type: str, values: Any, *, playbook: str = "") -> Checke
         if playbook:
             raise InvalidFieldError("playbook", f'Commands of type "{command_type}" have no playbook to choose.')
         return check_input_of_type(command_type, values)
-    row = launchable(playbook)
+    row = launchable(playbook, access)
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise InvalidFieldError("input", "Enter an object; the playbook's schema says what of.")
@@ -103,6 +104,16 @@ def variables(run: MassCommand) -> dict[str, Any]:
     return {**run.playbook_defaults, **run.input, **run.secret_input()}
 
 
+def secrets(run: MassCommand) -> frozenset[str]:
+    """What no output of a run may show: the secrets of its input, and what stands for those that were left out.
+
+    Raises:
+        SecretUnreadableError: no key of the ring opens the secrets of the input.
+    """
+    names = secret_names(run.type, run.playbook) & run.playbook_defaults.keys()
+    return frozenset(run.secret_input().values()) | {str(run.playbook_defaults[name]) for name in names}
+
+
 def _errors(row: Playbook, values: Mapping[str, Any]) -> Errors:
     """What is wrong with an input: its keys, each with what is wrong there."""
     errors: Errors = {}
@@ -114,7 +125,11 @@ def _errors(row: Playbook, values: Mapping[str, Any]) -> Errors:
     # An empty registry: a schema of somebody's repository makes this process fetch nothing.
     cls = validator_for(row.schema, default=Draft202012Validator)
     validator = cls(row.schema, registry=Registry(), format_checker=FormatChecker())
-    for error in validator.iter_errors(values):
+    try:
+        found = list(validator.iter_errors(values))
+    except (Unresolvable, RecursionError) as broken:
+        raise InvalidFieldError("playbook", "The playbook's schema refers to nothing, or to itself.") from broken
+    for error in found:
         for name, message in _told(error, row):
             known = errors.setdefault(name, [])
             if message not in known:
@@ -151,5 +166,7 @@ def _value_problem(value: Any, depth: int = 0) -> str:
             value.encode()
         except UnicodeEncodeError:
             return "The text is not valid Unicode: it holds a lone surrogate."
+    if isinstance(value, dict) and any(str(key).startswith(MARKUP) for key in value):
+        return f'Names that begin with "{MARKUP}" mean something to Ansible.'
     parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
     return next((problem for part in parts if (problem := _value_problem(part, depth + 1))), "")

@@ -158,7 +158,7 @@ def plan(slice_: Slice) -> Plan:
     made = Plan(
         run=run,
         variables=catalogue.variables(run),
-        secrets=frozenset(run.secret_input().values()),
+        secrets=catalogue.secrets(run),
         assignments={}, bare={}, logins={},
         connect_timeout=run.connect_timeout or settings.CONNECT_TIMEOUT,
         execution_timeout=run.execution_timeout or settings.EXECUTION_TIMEOUT,

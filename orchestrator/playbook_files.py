@@ -33,6 +33,11 @@ _TYPES: Final[Mapping[str, str]] = {  # of argument_specs → of JSON Schema
 }  # fmt: skip
 _LARGEST: Final = 1 << 20  # bytes of a YAML file that is read
 _OURS: Final = ("ansible_", "orchestrator_")
+MARKUP: Final = "__ansible"  # begins the keys with which Ansible's JSON says what a value is
+_MAGIC: Final = frozenset({
+    "group_names", "groups", "hostvars", "inventory_dir", "inventory_file", "inventory_hostname",
+    "inventory_hostname_short", "omit", "play_hosts", "playbook_dir", "role_name", "role_names", "role_path",
+})  # fmt: skip
 
 type Schema = dict[str, Any]
 
@@ -289,6 +294,11 @@ def _add_prompts(schema: Schema, plays: list[dict[str, Any]]) -> dict[str, Any]:
 def _refuse_unusable(schema: Schema) -> None:
     if schema.get("type", "object") != "object":
         raise UnusablePlaybookError("The schema must be that of an object.")
+    rest = {key: part for key, part in schema.items() if key != "properties"}
+    if _holds_secret(rest):
+        raise UnusablePlaybookError("A secret must be declared among the properties themselves, not by $ref or allOf.")
+    if foreign := next(_foreign_references(schema), ""):
+        raise UnusablePlaybookError(f'The schema refers to "{foreign}": only what stands in it itself is looked up.')
     for name, about in _mapping(schema.get("properties")).items():
         if problem := name_problem(str(name)):
             raise UnusablePlaybookError(problem)
@@ -306,6 +316,8 @@ def name_problem(name: str) -> str:
         return f'An input may not be named "{name}": Ansible takes letters, digits and underscores.'
     if name.startswith(_OURS):
         return f'An input may not be named "{name}": it would change how devices are connected to.'
+    if name.startswith(MARKUP) or name in _MAGIC:
+        return f'An input may not be named "{name}": the name means something to Ansible.'
     return ""
 
 
@@ -313,6 +325,16 @@ def _holds_secret(about: Any) -> bool:
     if isinstance(about, dict):
         return is_secret(about) or any(_holds_secret(part) for part in about.values())
     return isinstance(about, list) and any(_holds_secret(part) for part in about)
+
+
+def _foreign_references(part: Any) -> Iterator[str]:
+    """What a schema refers to outside of itself; nobody fetches it."""
+    if isinstance(part, dict):
+        for key in ("$ref", "$dynamicRef"):
+            if isinstance(part.get(key), str) and not part[key].startswith("#"):
+                yield part[key]
+    for inner in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+        yield from _foreign_references(inner)
 
 
 def _shown(schema: Schema) -> Schema:

@@ -26,7 +26,7 @@ from django.conf import settings
 from orchestrator import snapshots
 from orchestrator.events import REASONS, HostEvent, parse
 from orchestrator.inventory import Target, inventory, known_hosts
-from orchestrator.plays import PlayReader, TaskEvent
+from orchestrator.plays import NAME_LENGTH, PlayReader, TaskEvent
 from orchestrator.processes import MARKER, kill_processes
 from orchestrator.redaction import Redactor
 from orchestrator.run_directory import MATCHED, run_directory, started_hosts, sweep, waiting_hosts, withdraw
@@ -251,10 +251,11 @@ def _lines(path: Path) -> frozenset[str]:
 def _redacted_task(event: TaskEvent, redactor: Redactor) -> TaskEvent:
     """All texts in one go: most have none of the many secrets, and each look costs."""
     texts = {name: getattr(event, name) for name in ("play", "task", "message", "stdout", "stderr", "diff")}
+    cut = event.truncated or max(len(event.play), len(event.task)) >= NAME_LENGTH
     whole = "\0".join(texts.values())
-    if redactor.clean(whole, cut=event.truncated) == whole:
+    if not cut and redactor.clean(whole) == whole:
         return event
-    clean: dict[str, Any] = {name: redactor.clean(text, cut=event.truncated) for name, text in texts.items()}
+    clean: dict[str, Any] = {name: redactor.clean(text, cut=cut) for name, text in texts.items()}
     return replace(event, **clean)
 
 
@@ -273,7 +274,7 @@ def _redacted(event: HostEvent, redactor: Redactor) -> HostEvent:
 def _configure(request: RunRequest, directory: Path) -> ansible_runner.RunnerConfig:
     """Write the run directory's files and say which command to start, with which environment."""
     for name in request.variables:
-        if not name.isidentifier() or name.startswith(("ansible_", "orchestrator_")):
+        if not name.isidentifier() or name.startswith(("ansible_", "orchestrator_", "__ansible")):
             raise ValueError(f"A playbook variable may not be named {name!r}.")
     for folder in ("env", "home", "tmp"):
         (directory / folder).mkdir(mode=0o700)
@@ -281,8 +282,11 @@ def _configure(request: RunRequest, directory: Path) -> ansible_runner.RunnerCon
         "ansible.cfg": "",
         "known_hosts": known_hosts(request.targets),
         "slice.orchestrator.json": json.dumps(inventory(request.targets, connect_timeout=request.connect_timeout)),
-        "env/extravars": json.dumps({name: _untrusted(value) for name, value in request.variables.items()}),
+        # The tab: Ansible takes a file that is no JSON to it for YAML, in which no text would be marked as untrusted.
+        "env/extravars": "\t" + json.dumps({name: _untrusted(value) for name, value in request.variables.items()}),
     }
+    if request.project:
+        files["secrets.json"] = json.dumps(sorted(_secrets(request)))  # ansible_plugins/run_state.py
     for name, text in files.items():
         path = directory / name
         path.touch(mode=0o600)  # the inventory plugin reads no slice that others could read
@@ -366,6 +370,8 @@ def _untrusted(value: Any) -> Any:
     if isinstance(value, str):
         return {"__ansible_unsafe": value}
     if isinstance(value, Mapping):
+        if any(str(name).startswith("__ansible") for name in value):
+            raise ValueError("A key of Ansible's JSON in a variable: it could say that a text is a template.")
         return {str(name): _untrusted(part) for name, part in value.items()}
     if isinstance(value, Sequence):
         return [_untrusted(part) for part in value]

@@ -22,7 +22,7 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.connection import ssh
 
 from ansible_plugins.cooperation import aborted, offload
-from ansible_plugins.run_state import LOGGED_IN, STOPPED, has, note_login
+from ansible_plugins.run_state import LOGGED_IN, STOPPED, has, note_login, tells_secret
 from ansible_plugins.ssh_process import Capture, Limits, Log, Session, carry_out, follow
 
 # Ansible reads this when it loads the plugin: the options of its own ssh connection, and these.
@@ -57,6 +57,9 @@ DOCUMENTATION = (
 ASKPASS = Path(__file__).resolve().parent.parent / "askpass"
 PLAIN_ADDRESS = re.compile(r"[0-9A-Za-z_:][0-9A-Za-z._:%-]{0,254}")  # a name, IPv4, IPv6 with or without a zone
 PLAIN_USER = re.compile(r"[0-9A-Za-z_][0-9A-Za-z._@+-]{0,63}\$?")
+
+
+FROM_STDIN = 'eval "$(cat)"'  # in the shell that would have got the command line
 
 
 class NotLoggedIn(AnsibleConnectionFailure):  # type: ignore[misc]  # Ansible has no types
@@ -103,6 +106,8 @@ class Connection(ssh.Connection):  # type: ignore[misc]
         """For modules and actions that are not ours: all output, and exceptions."""
         if sudoable and self.become:  # Ansible's own state machine answers sudo's questions, see _run
             return super().exec_command(cmd, in_data=in_data, sudoable=sudoable)  # type: ignore[no-any-return]
+        if not in_data and tells_secret(cmd):  # ssh's command line is to be read by everybody on this machine
+            cmd, in_data = FROM_STDIN, cmd.encode()
         session = self.converse(cmd, in_data or b"", limit=0)
         raise_unless_ended(session)
         return session.rc, session.stdout.value(), session.stderr.value()

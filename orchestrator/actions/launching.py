@@ -80,11 +80,12 @@ def preview(
         InvalidFieldError: see ``targeting.resolve`` and ``catalogue.check_input``.
         NotPermittedError: see ``targeting.resolve``.
     """
+    access = Access.of(actor)
     if command_type and command_input is not None:
-        catalogue.check_input(command_type, command_input, playbook=playbook)
+        catalogue.check_input(command_type, command_input, access=access, playbook=playbook)
     elif playbook or command_type == CommandType.PLAYBOOK:
-        catalogue.launchable(playbook)
-    found = resolve(targets, access=Access.of(actor), command_type=command_type, playbook=playbook)
+        catalogue.launchable(playbook, access)
+    found = resolve(targets, access=access, command_type=command_type, playbook=playbook)
     digest = Digest()
     for pk, eligible in found.members():
         digest.add(pk, eligible=eligible)
@@ -137,7 +138,8 @@ def launch(*, actor: User, request: LaunchRequest, once: Once | None = None) -> 
 
 
 def _create(actor: User, request: LaunchRequest, once: Once | None) -> MassCommand:
-    checked = catalogue.check_input(request.type, request.input, playbook=request.playbook)
+    access = Access.of(actor)
+    checked = catalogue.check_input(request.type, request.input, access=access, playbook=request.playbook)
     playbook = checked.playbook
     if request.controls.check and not (playbook or specification(request.type)).check_mode:
         raise InvalidFieldError("check", f"The playbook of {request.playbook or request.type} has no check mode.")

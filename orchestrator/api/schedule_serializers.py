@@ -7,6 +7,7 @@ from django.utils import timezone
 from rest_framework import serializers
 
 from orchestrator import catalogue
+from orchestrator.access import Access
 from orchestrator.api.control_serializers import ControlsSerializer, controls_of
 from orchestrator.api.fields import LineField, StrictBooleanField, VisibleRelatedField, WordField
 from orchestrator.api.fleet_serializers import RowSerializer
@@ -87,7 +88,8 @@ class ScheduleSerializer(RowSerializer):
         if row is None or not self.partial or attrs.keys() & {"type", "playbook", "input"}:
             kind, playbook = self._what(attrs, row)
             attrs["playbook"] = playbook
-            attrs["input"] = _checked(kind, playbook, attrs.get("input"), row)
+            access = access_of(self.context["request"])
+            attrs["input"] = _checked(kind, playbook, attrs.get("input"), row, access=access)
         enabled = attrs.get("enabled", row.enabled if row else True)
         if row is None or enabled or attrs.keys() & _RUN:  # one whose targets are gone can still be switched off
             attrs["organization"] = self._owner(attrs, row)
@@ -151,7 +153,7 @@ class ScheduleSerializer(RowSerializer):
         return row
 
 
-def _checked(kind: str, playbook: str, given: Any, row: Schedule | None) -> CheckedInput:
+def _checked(kind: str, playbook: str, given: Any, row: Schedule | None, *, access: Access) -> CheckedInput:
     """The input as a launch takes it; a secret that comes back as it was shown stands for the stored one."""
     if isinstance(given, dict):
         shown = {name for name in catalogue.secret_names(kind, playbook) if given.get(name) == MASK}
@@ -160,4 +162,4 @@ def _checked(kind: str, playbook: str, given: Any, row: Schedule | None) -> Chec
             said = ["This is the mask, not the value."]
             raise InvalidFieldError("input", dict.fromkeys(sorted(shown - stored.keys()), said))
         given = given | {name: stored[name] for name in shown}
-    return catalogue.check_input(kind, given, playbook=playbook)
+    return catalogue.check_input(kind, given, access=access, playbook=playbook)

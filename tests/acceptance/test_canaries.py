@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lab.client import Lab
 from lab.fleet import DEFAULT_PASSWORD
+from orchestrator.secrets import MASK
 from tests.acceptance.canaries import Canaries, Findings, links, queue_server, sampled
 from tests.acceptance.service import ADMIN, Service, running
 from tests.chaos.fleet import kill, victims
@@ -39,6 +40,8 @@ ROUTER: Final = "openwrt6"
 SERVER: Final = "linux2"
 SPECIAL: Final = "p {} $x'\"%é"  # around a core: what shells, JSON and addresses write in their own ways
 SAY: Final = "cat /root/canaries"
+PLAYBOOKS: Final = Path(__file__).parent / "secret_playbooks"
+LISTED: Final = {"controller/commands/": "controller/batch-command/{run}/commands/"}  # where the ids are
 PAGES: Final = 150  # of the admin, at most
 
 
@@ -110,7 +113,7 @@ def plot(lab: Lab, tmp_path: Path) -> Iterator[Plot]:
             "DATABASE_URL": "", "ORCHESTRATOR_VAULT_ADDRESS": vault.url, "ORCHESTRATOR_RUN_DIR": str(runs),
             "HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "tmp"), "ORCHESTRATOR_LEASE_SECONDS": "4",
             "ORCHESTRATOR_CONNECT_TIMEOUT": "4", "ORCHESTRATOR_EXECUTION_TIMEOUT": "40",
-            "ORCHESTRATOR_LOG_LEVEL": "DEBUG",
+            "ORCHESTRATOR_LOG_LEVEL": "DEBUG", "ORCHESTRATOR_PLAYBOOK_DIRS": str(PLAYBOOKS),
         }  # fmt: skip
         service = stack.enter_context(running(folder, workers=1, **environment))
         canaries.add("API token", service.http.headers["Authorization"].rsplit(" ", 1)[1][20:48])
@@ -216,6 +219,45 @@ def talk(plot: Plot) -> None:
         assert min(row[output].count("********") for output in ("stdout", "stderr")) >= 12
 
 
+def told(plot: Plot, name: str, device: str, *, more: str = "true") -> dict[str, Any]:
+    """The body of a run of a user's own playbook, which gets a new secret."""
+    given = {"pin": plot.make(name), "say": SAY, "more": more}
+    return {"devices": [plot.ids[device]], "type": "playbook", "playbook": "tell", "input": given, "diff": True}
+
+
+def play(plot: Plot) -> None:
+    """A user's own playbook that tells its secrets in every way, watched by a listener of its stream."""
+    until = time.monotonic() + 60.0
+    while not plot.service.get("controller/playbook/", status="ok")["results"]:
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    for device in (ROUTER, SERVER):
+        run = plot.service.launch(**told(plot, f"input of a playbook for {device}", device), verbosity=3)["id"]
+        plot.service.http.get(f"controller/batch-command/{run}/events/", headers={"Accept": "text/event-stream"})
+        [row] = plot.service.wait(run)["rows"].values()
+        assert (row["status"], row["reason"][:21]) == ("failed", 'A task failed: "Fail"'), row
+        results = plot.service.get(f"controller/commands/{row['id']}/tasks/", page_size=100)["results"]
+        by_name, plot.ids["run"] = {task["task"]: task for task in results}, run
+        assert f"Say {MASK}" in by_name
+        assert min(by_name[name]["message"].count(MASK) for name in ("Tell", "Loop")) > 3
+        assert by_name["Fill"]["truncated"]
+        assert (MASK in by_name["Change"]["diff"]) is (device == SERVER)
+    hanging = told(plot, "input of a cancelled playbook", ROUTER, more="sleep 60")
+    run = plot.service.launch(**hanging)["id"]
+    started(plot, run)
+    plot.post(f"batch-command/{run}/cancel/", {})
+    assert plot.service.wait(run)["status"] == "cancelled"
+    run = plot.service.launch(**told(plot, "input of a crashed playbook", ROUTER, more="sleep 60"))["id"]
+    started(plot, run)
+    kill(*victims(plot.service.stack, "horse"), *victims(plot.service.stack, "worker"))
+    assert plot.service.wait(run)["rows"][ROUTER]["status"] == "lost"
+    wrong = told(plot, "input of a playbook that is wrong", ROUTER) | {"check": "{}"}
+    assert plot.service.http.post("controller/batch-command/", json=wrong).status_code == 400
+    short = told(plot, "input that does not fit", ROUTER)
+    short["input"] |= {"pin": [short["input"]["pin"]]}
+    assert plot.service.http.post("controller/batch-command/", json=short).status_code == 400
+
+
 def succeed(plot: Plot) -> None:
     """New passwords, a check; each time a wrong credential before the right one."""
     for body in (
@@ -295,7 +337,7 @@ def walk_api(plot: Plot) -> int:
         base, _, rest = path.removeprefix("/api/v1/").partition("{id}")
         addresses = [base]
         if rest:
-            rows = http.get(base, params={"page_size": 20}).json()
+            rows = http.get(LISTED.get(base, "").format(run=plot.ids["run"]) or base, params={"page_size": 20}).json()
             ids = [row["id"] for row in (rows["results"] if isinstance(rows, dict) and "results" in rows else rows)]
             addresses = [f"{base}{pk}{rest}" for pk in ids[:8]]
         for address in addresses:
@@ -354,7 +396,8 @@ def dump(plot: Plot) -> None:
 
 def test_no_secret_is_found_anywhere(plot: Plot, tmp_path: Path) -> None:
     with sampled(plot.findings) as programs:
-        talk(plot)  # first: these secrets are those of the credentials until the passwords change
+        talk(plot)  # first, like the next: these secrets are those of the credentials until the passwords change
+        play(plot)
         succeed(plot)
         fail(plot)
         cancel(plot)

@@ -20,6 +20,7 @@ from lab.fleet import DEFAULT_PASSWORD
 if TYPE_CHECKING:  # both need Django's settings
     from orchestrator.events import HostEvent
     from orchestrator.inventory import Target
+    from orchestrator.plays import TaskEvent
     from orchestrator.runner import Orders, RunOutcome, RunRequest
 
 PLAYBOOKS = Path(__file__).resolve().parent.parent.parent / "playbooks"
@@ -61,6 +62,7 @@ class Result:
     started: list[str]
     finished: "dict[str, HostEvent]"
     seconds: float
+    tasks: "list[TaskEvent]" = field(default_factory=list)  # of a user's own playbook
 
 
 @dataclass(frozen=True)
@@ -140,11 +142,16 @@ class Engine:
     ) -> Result:
         """Carry it out."""
         from orchestrator import runner
+        from orchestrator.plays import TaskEvent
 
         started: list[str] = []
         finished: dict[str, HostEvent] = {}
+        tasks: list[TaskEvent] = []
 
         def on_event(event: Any) -> None:
+            if isinstance(event, TaskEvent):
+                tasks.append(event)
+                return
             if event.kind == "started":
                 started.append(event.host_name)
             else:
@@ -154,7 +161,7 @@ class Engine:
 
         began = time.monotonic()
         outcome = runner.run(request, on_event=on_event, orders=orders or runner.Orders())
-        return Result(outcome, started, finished, time.monotonic() - began)
+        return Result(outcome, started, finished, time.monotonic() - began, tasks)
 
     def custom(self, command: str, *names: str, **controls: Any) -> Result:
         """Run a command line on devices."""

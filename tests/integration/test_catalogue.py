@@ -11,6 +11,7 @@ from django.core.management import call_command
 from orchestrator import snapshots
 from orchestrator.cataloguing import Watch, refresh
 from orchestrator.exceptions import PlaybookGoneError
+from orchestrator.git_sources import PullFailedError, pull
 from orchestrator.models import MassCommand, Playbook, Schedule
 from tests import factories
 from tests.integration.api_addresses import CONTROLLER, PREVIEW, RUNS, case, finish
@@ -116,6 +117,49 @@ def test_a_repository_is_pulled_at_a_commit_with_what_it_requires(folder: Path, 
     assert not Playbook.objects.exists()
 
 
+@pytest.mark.parametrize("url", ["https://me:a-Secret@fleet.example.org/x.git", "https://a-Secret@fleet.example.org/x"])
+def test_an_address_with_a_secret_is_refused(url: str) -> None:
+    with pytest.raises(PullFailedError, match="credential helper"):
+        pull("net", url=url, commit="0" * 40)
+
+
+def test_no_program_that_reads_a_repository_has_the_services_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"DJANGO_SECRET_KEY": "x", "DATABASE_URL": "x", "REDIS_URL": "x", "ORCHESTRATOR_SECRET_KEYS": "x"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    environments: list[dict[str, str]] = []
+
+    def run(words: list[str], folder: Path, environment: dict[str, str]) -> str:
+        environments.append(environment)
+        (folder / "requirements.yml").write_text("collections: [acme.tools]\n")
+        return "0" * 40
+
+    monkeypatch.setattr("orchestrator.git_sources._run", run)
+    with pytest.raises(FileNotFoundError):  # it made no .git
+        pull("net", url="https://fleet.example.org/net.git", commit="0" * 40)
+    assert len(environments) == 4
+    assert not any(environment.keys() & given.keys() for environment in environments)
+    assert {environment["GIT_ALLOW_PROTOCOL"] for environment in environments} == {"https:ssh:git"}
+
+
+@pytest.mark.parametrize("link", ["files/keys", "roles"])
+def test_a_link_out_of_a_directory_carries_nothing_into_it(folder: Path, tmp_path: Path, link: str) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret_keys").write_text("a-Secret")
+    (folder / "site.yml").write_text(PING)
+    (folder / "inner.yml").symlink_to("site.yml")
+    (folder / link).parent.mkdir(exist_ok=True)
+    (folder / link).symlink_to(outside if link == "roles" else outside / "secret_keys")
+    report = refresh()
+    assert ["leads out" in problem and link in problem for problem in report.problems] == [True]
+    assert not Playbook.objects.exists()
+    stored = [path for path in Path(snapshots.path("x")).parent.rglob("*") if path.is_file()]
+    assert not any("a-Secret" in path.read_text() for path in stored)
+    (folder / link).unlink()
+    assert sorted(refresh().added) == ["inner", "site"]
+
+
 def test_the_api_serves_the_playbooks_that_an_organization_allows(api: Callable[..., Any], site: Playbook) -> None:
     other = factories.playbook(name="other", status="broken", message="no such module")
     member = factories.user(organization=factories.organization(allowed_playbooks=["other"]))
@@ -148,6 +192,37 @@ def test_a_wrong_input_is_told_field_by_field(api: Any, site: Playbook, given: A
         told = reply.json()["input"]
         assert told.keys() == wrong.keys()
         assert all(message in told[name][0] for name, message in wrong.items())
+
+
+@pytest.mark.parametrize(("more", "given", "wrong"), [
+    ({"additionalProperties": True}, {"__ansible_unsafe": "x"}, "input"),
+    ({"additionalProperties": True}, {"inventory_hostname": "x"}, "input"),
+    ({"properties": {"thing": {"type": "object"}}}, {"thing": {"__ansible_vault": "x"}}, "input"),
+    ({"properties": {"thing": {}}}, {"thing": [{"a": {"__ansible_type": "x"}}]}, "input"),
+    ({"properties": {"thing": {"$ref": "#/nowhere"}}}, {"thing": "x"}, "playbook"),
+    ({"$ref": "#"}, {}, "playbook"),
+], ids=case)  # fmt: skip
+def test_a_key_of_ansibles_and_a_schema_that_can_t_be_used_are_refused(
+    api: Any, more: Any, given: Any, wrong: str
+) -> None:
+    row = factories.playbook(name="open")
+    Playbook.objects.filter(pk=row.pk).update(schema=row.schema | more)
+    body = {"devices": [str(factories.device().pk)], "type": "playbook", "playbook": "open", "input": given}
+    reply = api(factories.superuser()).post(RUNS, body)
+    assert (reply.status_code, list(reply.json())) == (400, [wrong]), reply.content
+
+
+def test_a_playbook_that_is_not_allowed_is_one_that_there_is_not(api: Any, site: Playbook) -> None:
+    organization = factories.organization(allowed_playbooks=["other"])
+    device = factories.device(organization=organization)
+    client = api(factories.user(organization=organization, role="administrator"))
+    body = {"devices": [str(device.pk)], "type": "playbook", "input": {}}
+    later = {"name": "x", "cron": "0 3 * * *", "targets": {"devices": [str(device.pk)]}}
+    for address, more in ((RUNS, {}), (PREVIEW, {}), (CONTROLLER + "schedule/", later)):
+        given = {name: value for name, value in (body | more).items() if not (more and name == "devices")}
+        for name in (site.name, "missing"):
+            reply = client.post(address, {**given, "playbook": name})
+            assert (reply.status_code, reply.json()) == (400, {"playbook": ["There is no such playbook."]})
 
 
 def test_a_launch_pins_the_version_and_seals_the_secret(api: Any, site: Playbook) -> None:

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +13,12 @@ from django.utils.html import escape
 from rest_framework.exceptions import ValidationError
 
 from lab.fleet import DEFAULT_PASSWORD
-from orchestrator import planning
+from orchestrator import planning, runner, sandbox
 from orchestrator.api.fleet_serializers import CredentialSerializer, DeviceSerializer
 from orchestrator.api.run_serializers import LaunchSerializer
+from orchestrator.cataloguing import refresh
 from orchestrator.inventory import group_names, inventory
-from orchestrator.models import Device, MassCommand
+from orchestrator.models import CredentialSecrets, Device, MassCommand
 from orchestrator.models.addresses import validate_host, validate_username
 from tests import factories
 from tests.corpus import CANARY, injections
@@ -132,8 +134,90 @@ def test_the_admin_shows_texts_as_texts(client: Any) -> None:
         assert escape(text) in page
 
 
+@pytest.fixture
+def in_sight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run without a sandbox, whose /tmp of its own would hide what was evaluated."""
+    monkeypatch.setattr(sandbox, "isolated", lambda: False)
+
+
+PLAYBOOK = """
+- hosts: all
+  gather_facts: false
+  tasks:
+    - {name: Device, debug: {msg: [{name: "{{ orchestrator_name }}", tags: "{{ orchestrator_tags }}"}]}}
+    - {name: Values, debug: {msg: "{{ thing }}"}}
+    - {name: Keys, debug: {msg: "{{ thing.keys() | list }}"}}
+    - {name: Items, debug: {msg: "{{ thing | dict2items }}"}}
+    - {name: A key, set_fact: {fact: "{{ thing.keys() | list }}"}}
+    - {name: Facts, debug: {msg: "{{ fact }}"}}
+    - {name: Say, raw: "printf '<%s>\\n' {{ texts | map('quote') | join(' ') }}"}
+"""
+
+
 @pytest.mark.lab
-@pytest.mark.usefixtures("outbox")
+@pytest.mark.usefixtures("outbox", "in_sight")
+def test_a_playbook_gets_values_keys_and_names_as_they_are(engine: Engine, tmp_path: Path, settings: Any) -> None:
+    settings.DATA_DIR, folder = tmp_path / "data", tmp_path / "playbooks"
+    folder.mkdir()
+    settings.PLAYBOOK_DIRS = [folder]
+    (folder / "say.yml").write_text(PLAYBOOK)
+    (folder / "say.schema.yml").write_text("properties: {thing: {type: object}, texts: {type: array}}\n")
+    assert refresh().added == ["say"]
+    some = [x for x in TEXTS if 0 < len(x) <= 200 and "\0" not in x and not re.search("[\ud800-\udfff]", x)][::3]
+    thing, texts, credential = dict(zip(some, reversed(some), strict=True)), some[::3], factories.credential()
+    credential.set_secrets(CredentialSecrets(password=DEFAULT_PASSWORD))
+    credential.save()
+    assert len(thing) > 50
+    for number, text in enumerate(some[::12]):
+        real = engine.device(f"openwrt{number % 7 + 1}")
+        factories.device(
+            organization=credential.organization, name=text[:64], tags=[text[:64]], credentials=[credential],
+            host=real.address, port=real.port, host_key=real.hostkey,
+        )  # fmt: skip
+    given = {"thing": thing, "texts": texts}
+    run = launch(credential.organization_id, type="playbook", playbook="say", input=given)
+    slice_, _, _ = take(run)
+    plan = planning.plan(slice_)
+    targets = plan.targets(0)
+    assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", target.host_name) for target in targets)
+    done = engine.run(plan.request(targets, ident=slice_.pk.hex))
+    assert {(str(event.status), event.reason) for event in done.finished.values()} == {("success", "")}
+    names = {target.host_name: target.facts["name"] for target in targets}
+    assert len(names) == len(targets) > 4
+    for task in done.tasks:
+        expected = {
+            "Device": [{"name": names[task.host_name], "tags": [names[task.host_name]]}],
+            "Values": thing, "Keys": list(thing), "Facts": list(thing),
+            "Items": [{"key": key, "value": value} for key, value in thing.items()],
+        }  # fmt: skip
+        if task.task in expected:
+            assert json.loads(task.message) == expected[task.task], task.task
+        elif task.task == "Say":
+            assert task.stdout == "".join(f"<{text}>\n" for text in texts)
+    assert len(done.tasks) == 7 * len(targets)
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("name", ["__ansible_vault", "__ansible_unsafe", "__ansible_type"])
+def test_a_key_that_means_something_to_ansible_reaches_it_never(engine: Engine, name: str) -> None:
+    with pytest.raises(ValueError, match="a text is a template"):
+        engine.run(engine.request([engine.target("openwrt1")], command={"x": [{name: "{{ 7*7 }}"}]}))
+
+
+@pytest.mark.lab
+@pytest.mark.usefixtures("in_sight")
+def test_variables_that_ansible_can_t_read_as_json_are_not_read_at_all(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As YAML, which it would take instead, every text in them would be a template."""
+    monkeypatch.setattr(runner, "_untrusted", lambda value: {"__ansible_vault": {"x": value}})
+    done = engine.custom("{{ lookup('pipe', 'touch /tmp/corpus-canary') }}", "openwrt1")
+    assert done.outcome.ended == "crashed"
+    assert done.started == []
+
+
+@pytest.mark.lab
+@pytest.mark.usefixtures("outbox", "in_sight")
 def test_a_run_over_devices_with_such_names_evaluates_nothing(engine: Engine) -> None:
     organization = factories.organization()
     real = engine.device("openwrt1")

@@ -104,6 +104,12 @@ BROKEN: list[tuple[dict[str, str], str]] = [
     ({"site·schema·yml": "properties: {a-b: {type: string}}\n"}, "may not be named"),
     ({"site·schema·yml": "properties: {pin: {type: integer, writeOnly: true}}\n"}, "must be of type string"),
     ({"site·schema·yml": "properties: {a: {properties: {b: {writeOnly: true}}}}\n"}, "of its own"),
+    ({"site·schema·yml": "properties: {a: {$ref: '#/$defs/b'}}\n$defs: {b: {writeOnly: true}}\n"}, "by $ref"),
+    ({"site·schema·yml": "allOf: [{properties: {a: {format: password}}}]\n"}, "among the properties"),
+    ({"site·schema·yml": "additionalProperties: {writeOnly: true}\n"}, "among the properties"),
+    ({"site·schema·yml": "properties: {a: {$ref: 'https://example.org/a.json'}}\n"}, "in it itself"),
+    ({"site·schema·yml": "properties: {hostvars: {type: object}}\n"}, "means something to Ansible"),
+    ({"site·schema·yml": "properties: {__ansible_unsafe: {type: string}}\n"}, "means something to Ansible"),
     ({"site·yml": "- hosts: all\n  vars_prompt: [{name: a, encrypt: sha512_crypt}]\n"}, "encrypt"),
 ]
 
