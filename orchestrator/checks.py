@@ -1,7 +1,9 @@
 """What an operator should know before trusting this machine with runs (``manage.py check``)."""
 
+import stat
 from typing import Any
 
+from django.conf import settings
 from django.core.checks import CheckMessage, Warning, register  # noqa: A004 - Django's name
 
 from orchestrator.sandbox import isolated
@@ -17,5 +19,20 @@ def check_isolation(app_configs: Any, **options: Any) -> list[CheckMessage]:
             "Runs are not isolated on this machine: bubblewrap is missing or may not make namespaces.",
             hint="Install the package bubblewrap; in a container, allow unprivileged user namespaces.",
             id="orchestrator.W001",
+        )
+    ]
+
+
+@register("orchestrator", deploy=True)
+def check_data_directory(app_configs: Any, **options: Any) -> list[CheckMessage]:
+    """Warn where others may look into the data directory: it holds keys, journals and, with SQLite, the database."""
+    mode = stat.S_IMODE(settings.DATA_DIR.stat().st_mode)
+    if not mode & 0o077:
+        return []
+    return [
+        Warning(
+            f"Other users of this machine may reach what is in {settings.DATA_DIR}.",
+            hint="Give it the mode 0700.",
+            id="orchestrator.W002",
         )
     ]

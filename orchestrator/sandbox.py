@@ -43,9 +43,11 @@ def isolated() -> bool:
         return False
     try:
         with tempfile.TemporaryDirectory() as directory:
-            probe = [*_bubblewrap(Path(directory), PROJECT), "true"]
+            probe = [*_bubblewrap(Path(directory), PLUGINS), "true"]  # as for a run: not all of the project
             return subprocess.run(probe, capture_output=True, check=False, timeout=PROBE_TIMEOUT).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
+    except subprocess.TimeoutExpired:
+        return True  # a busy machine must not make runs less confined: if it does not work, they fail
+    except OSError:
         return False
 
 
@@ -60,6 +62,7 @@ def _bubblewrap(directory: Path, playbooks: Path) -> list[str]:
     for name in ETC:
         words += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     python = {sys.base_prefix, sys.prefix, *_site_packages("ansible"), *_site_packages("ansible_runner")}
+    python |= {os.path.realpath(path) for path in python}  # the scripts of a venv behind a link name the place itself
     for path in sorted(python | {str(playbooks), str(PLUGINS), str(INVENTORY_PLUGINS)}):
         if not path.startswith("/usr/"):
             words += ["--ro-bind", path, path]

@@ -1,5 +1,7 @@
 """What monitors ask."""
 
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -56,6 +58,26 @@ def test_without_a_sandbox_it_is_said(client: Any, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("orchestrator.checks.isolated", lambda: False)
     assert client.get("/readyz").json()["isolation"] == "none"
     assert [message.id for message in check_isolation(None)] == ["orchestrator.W001"]
+
+
+def test_a_busy_machine_makes_no_run_less_confined(monkeypatch: pytest.MonkeyPatch) -> None:
+    from orchestrator import sandbox
+
+    def slow(*_: Any, **options: Any) -> None:
+        raise subprocess.TimeoutExpired("bwrap", options["timeout"])
+
+    monkeypatch.setattr("shutil.which", lambda _: "/usr/bin/bwrap")
+    monkeypatch.setattr("orchestrator.sandbox.subprocess.run", slow)
+    assert sandbox.isolated.__wrapped__() is True
+
+
+@pytest.mark.parametrize(("mode", "said"), [(0o700, []), (0o750, ["orchestrator.W002"])])
+def test_a_data_directory_that_others_may_enter_is_told(tmp_path: Path, settings: Any, mode: int, said: Any) -> None:
+    from orchestrator.checks import check_data_directory
+
+    settings.DATA_DIR = tmp_path
+    tmp_path.chmod(mode)
+    assert [message.id for message in check_data_directory(None)] == said
 
 
 def test_the_root_leads_to_the_admin(client: Any) -> None:

@@ -1,6 +1,7 @@
 """Secrets of the service itself: from the environment, or from files as systemd and Docker mount them."""
 
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -50,3 +51,14 @@ def test_what_is_set_wrongly_is_named(tmp_path: Path, environment: dict[str, str
     done = started(tmp_path, **environment)
     assert done.returncode
     assert words in done.stderr.splitlines()[-1]
+
+
+def test_a_data_directory_that_is_made_is_private(tmp_path: Path) -> None:
+    old = os.umask(0o022)
+    try:
+        given = {"DJANGO_SECRET_KEY": "x", "ORCHESTRATOR_SECRET_KEYS": KEY, "ORCHESTRATOR_PRODUCTION": "1"}
+        data = tmp_path / "data"
+        assert started(tmp_path, **given, ORCHESTRATOR_DATA_DIR=str(data)).returncode == 0
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(data.stat().st_mode) == 0o700
