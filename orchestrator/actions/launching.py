@@ -195,6 +195,7 @@ def _tell(actor: User, run: MassCommand) -> None:
     }  # fmt: skip
     if run.playbook:
         details |= {"playbook": run.playbook, "playbook_digest": run.playbook_digest}
+        details |= {"playbook_commit": run.playbook_commit} if run.playbook_commit else {}
     if run.parent:
         details["retry_of"] = str(run.parent.pk)
     if run.schedule:

@@ -10,11 +10,11 @@ from typing import Any, Final, cast
 from croniter import CroniterBadDateError
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.shortcuts import get_object_or_404
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
@@ -264,7 +264,9 @@ class ScheduleAdmin(OrganizationScopedAdmin):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
         """One that exists for the user."""
-        row = get_object_or_404(self.get_queryset(request).select_related("organization", "created_by"), pk=object_id)
+        row = self.get_object(request, unquote(object_id))  # None also for what is no id at all
+        if row is None:
+            raise Http404
         if request.method == "POST" and not self.has_change_permission(request, row):
             raise PermissionDenied
         return self._edit(request, row)
@@ -302,7 +304,7 @@ def _refused(row: Schedule, access: Access, *, on: bool) -> str:
     if not on:
         return ""
     try:
-        resolve(TargetFilter.from_json(row.targets), access=access, command_type=row.type)
+        resolve(TargetFilter.from_json(row.targets), access=access, command_type=row.type, playbook=row.playbook)
     except (OrchestratorError, ValidationError) as error:
         return str(getattr(error, "message", "") or getattr(error, "detail", error))
     return ""

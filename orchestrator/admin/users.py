@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any, cast
 
 from django.contrib import admin
+from django.contrib.admin.utils import unquote
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group
 from django.db import transaction
@@ -117,7 +118,7 @@ class UserAdmin(Base):
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> Any:  # noqa: A002 - Django's
         """Set a password, or take it away."""
         with transaction.atomic():
-            row = User.objects.filter(pk=id).first()
+            row = self.get_object(request, unquote(id))  # None also for what is no id at all
             before = row and audit.snapshot(row)
             response = super().user_change_password(request, id, form_url)
             if row and before:

@@ -12,7 +12,7 @@ from orchestrator import snapshots
 from orchestrator.cataloguing import Watch, refresh
 from orchestrator.exceptions import PlaybookGoneError
 from orchestrator.git_sources import PullFailedError, pull
-from orchestrator.models import MassCommand, Playbook, Schedule
+from orchestrator.models import AuditEntry, MassCommand, Playbook, Schedule
 from tests import factories
 from tests.integration.api_addresses import CONTROLLER, PREVIEW, RUNS, case, finish
 
@@ -238,6 +238,10 @@ def test_a_launch_pins_the_version_and_seals_the_secret(api: Any, site: Playbook
     run = MassCommand.objects.get()
     assert run.secret_input() == {"token": "a-Secret-token"}
     assert "a-Secret-token" not in run.sealed_input
+    entry = AuditEntry.objects.get(action="run.launch")
+    assert (entry.details["playbook"], entry.details["playbook_digest"]) == (site.name, site.digest)
+    assert entry.details["input"] == {"port": 80, "token": "********"}
+    assert entry.details["controls"]["job_tags"] == ["deploy"]
     finish(made["id"], "failed")
     again = client.post(f"{RUNS}{made['id']}/retry/", {})
     assert again.json() == {"input": ["Give the input again: the secrets of a run are wiped when it ends."]}
