@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 from typing import Any
 
 from ansible.cli.inventory import InventoryCLI
 from ansible.errors import AnsibleError
 from ansible.template import Templar
 
+STATIC_BYTES = 1 << 30  # of memory
+STATIC_SECONDS = 30  # of CPU
 ALONE = frozenset({"all", "ungrouped"})
 
 
@@ -72,4 +75,7 @@ def reason(error: AnsibleError) -> str:
 
 
 if __name__ == "__main__":
+    if os.environ.get("ORCHESTRATOR_STATIC"):  # one line can mean a million hosts
+        resource.setrlimit(resource.RLIMIT_AS, (STATIC_BYTES, STATIC_BYTES))
+        resource.setrlimit(resource.RLIMIT_CPU, (STATIC_SECONDS, STATIC_SECONDS))
     InventoryReader.cli_executor()

@@ -245,3 +245,22 @@ def test_a_thousand_devices_need_the_same_queries_as_ten(home: Organization) -> 
         again = actions.import_devices(organization=organization, drafts=drafts, apply=True)
         assert (again.changes, again.unchanged) == ([], count)
     assert needed[0] == needed[1] <= 20
+
+
+def test_a_strangers_file_reaches_no_other_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, sent = tmp_path / "ours", tmp_path / "sent"
+    for folder in (ours / "host_vars", ours / "other", sent):
+        folder.mkdir(parents=True)
+    (ours / "other" / "core.yml").write_text("ansible_password: Not-yours-1\n")
+    (sent / "hosts.ini").write_text("../other/core ansible_host=192.0.2.1\nx/../../other/core\n")
+    monkeypatch.chdir(ours)  # where Ansible looks for host_vars, too
+    hosts = inventory_source.read(str(sent / "hosts.ini"), variables=Rules().variables, static=True)
+    assert len(hosts) == 2
+    assert "Not-yours" not in repr([(host.values, host.others) for host in hosts])
+
+
+def test_a_strangers_file_takes_its_time_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hosts.ini").write_text("h[0:90000000] ansible_host=192.0.2.1\n")
+    monkeypatch.setattr(inventory_source, "STATIC_SECONDS", 2.0)
+    with pytest.raises(InventoryUnreadableError, match="longer than 2 seconds|can't read it"):
+        inventory_source.read(str(tmp_path / "hosts.ini"), variables=[], static=True)
