@@ -5,7 +5,7 @@ import html
 import json
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 from urllib.parse import quote, quote_plus
 
@@ -28,6 +28,7 @@ class Redactor:
     def __init__(self, secrets: Iterable[str]) -> None:
         known = {secret for secret in secrets if secret.strip()}
         self._long = sorted({form for x in known if len(x) >= SHORT for form in _forms(x)}, key=len, reverse=True)
+        self._widest = max(map(len, self._long), default=0)
         self._words = [re.compile(rf"(?<!\w){re.escape(x)}(?!\w)") for x in known if len(x) < SHORT]
 
     def clean(self, text: str, *, cut: bool = False) -> str:
@@ -57,17 +58,27 @@ class Redactor:
 
     def _at_cuts(self, text: str, *, ends: bool) -> Iterator[Span]:
         """The end of a secret behind each cut, and the start of one before it."""
-        gaps = [found.span() for found in LEFT_OUT.finditer(text)]
+        gaps = [found.span() for found in LEFT_OUT.finditer(text)] if self._long else []
+        ends = ends and bool(self._long)
         starts = [*([0] if ends else []), *(end for _, end in gaps)]
         stops = [*(start for start, _ in gaps), *([len(text)] if ends else [])]
         for start in starts:
             bare = text[start:].lstrip(REPLACED) if text.startswith(REPLACED, start) else text[start:]
-            head = max((_end_at_start(form, bare) for form in self._long), default=0)
+            head = self._longest(_end_at_start, bare[: 2 * self._widest], bare)
             yield start, len(text) - len(bare) + head if head else start
         for stop in stops:
             bare = text[:stop].rstrip(REPLACED)
-            tail = max((_start_at_end(form, bare) for form in self._long), default=0)
+            tail = self._longest(_start_at_end, bare[-2 * self._widest :], bare)
             yield len(bare) - tail, len(bare)
+
+    def _longest(self, part: Callable[[str, str], int], near: str, text: str) -> int:
+        """The length of the longest part of a secret at an end of the text; `near` is that end, with line breaks."""
+        found = max((part(form, text) for form in self._long), default=0)
+        at = [number for number, character in enumerate(near) if character not in "\r\n"]
+        flat = "".join(near[number] for number in at)
+        if wrapped := max((part(form, flat) for form in self._long if len(form) > WRAPPED), default=0):
+            found = max(found, at[wrapped - 1] + 1 if part is _end_at_start else len(near) - at[-wrapped])
+        return found
 
 
 def _masked(text: str, spans: Iterable[Span]) -> str:

@@ -101,6 +101,17 @@ def test_what_is_found_of_a_key_that_was_cut_does_not_hide_the_rest_of_it() -> N
     assert clean == f"x {MASK}{gap}{MASK} y"
 
 
+@pytest.mark.parametrize("before", range(0, 150, 13))
+def test_a_key_in_lines_of_base64_that_was_cut_is_taken_out(before: int) -> None:
+    key = "-----BEGIN X-----\n" + "".join(f"{number:02}{chr(65 + number) * 60}\n" for number in range(10))
+    wrapped = base64.encodebytes(key.encode()).decode()
+    shortened = cut("x" * before + "\n" + wrapped + "y" * 100 + "\n" + wrapped + "z" * 50, 700)
+    clean = Redactor([key]).clean(shortened.text)
+    assert MASK in clean
+    told = {wrapped.replace("\n", "")[at : at + 20] for at in range(len(wrapped) - 40)}
+    assert not [part for part in told if part in clean.replace("\n", "")]
+
+
 def test_a_character_that_was_cut_in_two_hides_no_part_of_a_secret() -> None:
     text = "head gehäuse-\ufffd\n[... 1 bytes left out ...]\n\ufffdchlüssel tail"
     clean = Redactor(["gehäuse-öhrschlüssel"]).clean(text, cut=True)
