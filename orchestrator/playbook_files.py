@@ -5,6 +5,7 @@ Read as YAML, never by Ansible: whoever imports this stays light, and nothing of
 
 import json
 import keyword
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -32,6 +33,7 @@ _TYPES: Final[Mapping[str, str]] = {  # of argument_specs → of JSON Schema
     "dict": "object", "json": "string", "jsonarg": "string", "bytes": "string", "bits": "string", "sid": "string",
 }  # fmt: skip
 _LARGEST: Final = 1 << 20  # bytes of a YAML file that is read
+_MOST_PARTS: Final = 50_000  # of a schema: aliases of YAML make a few lines endless
 _OURS: Final = ("ansible_", "orchestrator_")
 MARKUP: Final = "__ansible"  # begins the keys with which Ansible's JSON says what a value is
 _MAGIC: Final = frozenset({
@@ -106,12 +108,16 @@ def describe(path: Path, *, root: Path) -> PlaybookFile:
     relative = path.relative_to(root).as_posix()
     try:
         plays = _plays(path)
+        _refuse_endless(*(play.get(key) for play in plays for key in ("hosts", "vars_prompt", "name")))
         schema = _sidecar(path) or _of_roles(plays, path, root)
+        _refuse_endless(schema)
         description = _description(path, plays, schema)
         defaults = _add_prompts(schema, plays)
         _refuse_unusable(schema)
     except UnusablePlaybookError as error:
         return PlaybookFile(path=relative, problem=str(error))
+    except RecursionError:
+        return PlaybookFile(path=relative, problem="Its schema is nested too deep.")
     own = schema.get("properties", {})
     defaults |= {
         name: about["default"] for name, about in own.items() if "x-argument" not in about and "default" in about
@@ -167,6 +173,7 @@ def _sidecar(path: Path) -> Schema:
         schema = _read(beside)
         if not isinstance(schema, dict):
             raise UnusablePlaybookError(f"{beside.name} is no JSON Schema of an object.")
+        _refuse_endless(schema)
         try:
             validator_for(schema, default=Draft202012Validator).check_schema(schema)
         except SchemaError as error:
@@ -291,6 +298,19 @@ def _add_prompts(schema: Schema, plays: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------- what an input may be
+def _refuse_endless(*parts: Any) -> None:
+    """Raise for what would never end when it is written out, and for numbers that JSON does not have."""
+    stack = list(parts)
+    for _ in range(_MOST_PARTS):
+        if not stack:
+            return
+        part = stack.pop()
+        if isinstance(part, float) and not math.isfinite(part):
+            raise UnusablePlaybookError(f"{part} is no number of JSON.")
+        stack += part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+    raise UnusablePlaybookError(f"What is declared has more than {_MOST_PARTS:,} parts.")
+
+
 def _refuse_unusable(schema: Schema) -> None:
     if schema.get("type", "object") != "object":
         raise UnusablePlaybookError("The schema must be that of an object.")

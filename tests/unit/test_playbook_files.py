@@ -95,6 +95,9 @@ def test_what_a_play_would_ask_for_is_input(tmp_path: Path) -> None:
     assert (found.schema["required"], found.defaults) == (["pin"], {"where": "here"})
 
 
+BOMB = ", ".join(  # lists of lists, each of ten times the one before
+    ["&a [x, x]", *(f"&{chr(98 + n)} [{', '.join([f'*{chr(97 + n)}'] * 10)}]" for n in range(8))]
+)
 BROKEN: list[tuple[dict[str, str], str]] = [
     ({"site·yml": "- hosts: all\n  tasks: [\n"}, "can't be read as YAML"),
     ({"site·yml": "hosts: all\n"}, "no list of plays"),
@@ -108,6 +111,10 @@ BROKEN: list[tuple[dict[str, str], str]] = [
     ({"site·schema·yml": "allOf: [{properties: {a: {format: password}}}]\n"}, "among the properties"),
     ({"site·schema·yml": "additionalProperties: {writeOnly: true}\n"}, "among the properties"),
     ({"site·schema·yml": "properties: {a: {$ref: 'https://example.org/a.json'}}\n"}, "in it itself"),
+    ({"site·schema·yml": "properties: {a: {default: .nan}}\n"}, "no number of JSON"),
+    ({"site·schema·yml": "properties: &a {a: *a}\n"}, "more than 50,000 parts"),
+    ({"site·schema·yml": f"properties: {{p: {{enum: [{BOMB}]}}}}\n"}, "more than 50,000 parts"),
+    ({"site·yml": "- hosts: &a [all, *a]\n"}, "more than 50,000 parts"),
     ({"site·schema·yml": "properties: {hostvars: {type: object}}\n"}, "means something to Ansible"),
     ({"site·schema·yml": "properties: {__ansible_unsafe: {type: string}}\n"}, "means something to Ansible"),
     ({"site·yml": "- hosts: all\n  vars_prompt: [{name: a, encrypt: sha512_crypt}]\n"}, "encrypt"),
