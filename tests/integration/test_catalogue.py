@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 
-from orchestrator import snapshots
+from orchestrator import catalogue, snapshots
 from orchestrator.cataloguing import Watch, refresh
 from orchestrator.exceptions import PlaybookGoneError
 from orchestrator.git_sources import PullFailedError, pull
@@ -247,6 +247,13 @@ def test_a_launch_pins_the_version_and_seals_the_secret(api: Any, site: Playbook
     assert again.json() == {"input": ["Give the input again: the secrets of a run are wiped when it ends."]}
     again = client.post(f"{RUNS}{made['id']}/retry/", {"input": given})
     assert (again.status_code, again.json()["playbook"]) == (201, site.name)
+
+
+def test_what_stands_for_a_secret_that_was_left_out_is_no_more_shown_than_the_secret(api: Any, site: Playbook) -> None:
+    Playbook.objects.update(defaults={"token": "the-Usual-one", "port": 80})
+    given = {"devices": [str(factories.device().pk)], "type": "playbook", "playbook": site.name, "input": {"port": 1}}
+    assert api(factories.superuser()).post(RUNS, given).status_code == 201
+    assert catalogue.secrets(MassCommand.objects.get()) == {"the-Usual-one"}
 
 
 def test_what_can_t_be_launched_is_refused_with_the_reason(api: Any, site: Playbook) -> None:
