@@ -71,7 +71,9 @@ def test_a_run_is_chosen_watched_exported_and_tried_again(page: Page, world: Wor
         page.get_by_role("link", name="Export CSV").click()
     exported = download.value.path().read_text()
     assert exported.count(",success,") == 5
-    assert "openwrt6,custom,unreachable,The device refused the connection" in exported
+    assert (
+        "openwrt6,custom,,unreachable,The device refused the connection" in exported
+    )  # between the commas: no playbook
 
     world.lab.power("openwrt6", "on")
     world.lab.wait_until("openwrt6", "up")

@@ -151,9 +151,13 @@ def test_operators_pause_and_go_on(client: Any, organization: Organization, memb
     ("finished", "seconds", "words"),
     [(10, 5, "2.0 a second, about 45 s left"), (10, 100, "6.0 a minute, about 15 min left"), (0, 5, "")],
 )
-def test_the_pace_is_said_in_words(organization: Organization, finished: int, seconds: int, words: str) -> None:
+def test_the_pace_is_said_in_words(
+    organization: Organization, monkeypatch: pytest.MonkeyPatch, finished: int, seconds: int, words: str
+) -> None:
     counts = {CommandStatus.SUCCESS: finished, CommandStatus.QUEUED: 90}
-    run = run_rows.run(counts, organization=organization, started=timezone.now() - timedelta(seconds=seconds))
+    moment = timezone.now()
+    run = run_rows.run(counts, organization=organization, started=moment - timedelta(seconds=seconds))
+    monkeypatch.setattr(timezone, "now", lambda: moment)
     assert progress_of(run)["pace"] == words
 
 

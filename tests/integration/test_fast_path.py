@@ -33,7 +33,11 @@ HOSTS: Final[dict[str, list[tuple[str, dict[str, Any]]]]] = {
     "some": [("openwrt1", {}), ("linux1", {}), ("openwrt2", {"ansible_port": 9}), ("linux2", {})],
     "sudoer": [("linux1", {"ansible_user": "operator", "ansible_become_password": DEFAULT_PASSWORD})],
     "refused": [("openwrt1", {"ansible_port": 9}), ("linux1", {})],
-    "auth": [("openwrt1", {"ansible_password": "not this one"}), ("linux1", {"ansible_password": "nor this"})],
+    # sshd takes seconds to say no to a password, and more on a busy machine.
+    "auth": [
+        ("openwrt1", {"ansible_password": "not this one", "ansible_timeout": 60}),
+        ("linux1", {"ansible_password": "nor this", "ansible_timeout": 60}),
+    ],
     "host_key": [("openwrt1", {"wrong_key": True}), ("linux1", {})],
     "name": [("openwrt1", {"ansible_host": "no-such-device.invalid"})],
     "mute": [("openwrt3", {})],
@@ -41,8 +45,11 @@ HOSTS: Final[dict[str, list[tuple[str, dict[str, Any]]]]] = {
 }
 
 
-def write_project(engine: Engine, folder: Path) -> None:
-    """The plays as playbooks, with the inventory and the host keys that they need."""
+def write_project(engine: Engine, folder: Path, strategy: str) -> None:
+    """The plays as playbooks, with the inventory and the host keys that they need.
+
+    The other strategy runs at the same time on the same devices: each has paths of its own there.
+    """
     hosts: dict[str, dict[str, Any]] = {}
     keys, playbooks = [], defaultdict(list)
     for number, given in enumerate(PLAYS):
@@ -70,7 +77,8 @@ def write_project(engine: Engine, folder: Path) -> None:
         whole = {"hosts": ",".join(names), "gather_facts": False, "pre_tasks": [spare], **play}
         playbooks[number if given.get("alone") else 0].append(whole)
     for number, plays in playbooks.items():
-        (folder / f"site{number:03}.yml").write_text(yaml.safe_dump(plays, sort_keys=False))
+        text = yaml.safe_dump(plays, sort_keys=False).replace("/tmp/fast-path", f"/tmp/{strategy}")
+        (folder / f"site{number:03}.yml").write_text(text)
     inventory = {"all": {"hosts": hosts, "vars": {"hostile": "UNSAFE"}}}
     text = yaml.safe_dump(inventory).replace("UNSAFE", '!unsafe "{{ 7 * 7 }} {% raw %}"')
     (folder / "hosts.yml").write_text(text)
@@ -89,7 +97,8 @@ def write_project(engine: Engine, folder: Path) -> None:
 
 def carry_out(folder: Path, strategy: str) -> dict[str, list[Any]]:
     """Host → what happened to it, in order; the recap comes last."""
-    record = folder / f"{strategy}.jsonl"
+    folder /= strategy
+    record = folder / "record.jsonl"
     environment = {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "HOME": str(folder),
@@ -132,8 +141,10 @@ def both(engine_lab: Engine, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     folder = tmp_path_factory.mktemp("plays")
     engine_lab.lab.fault("openwrt3", "mute")
     try:
-        write_project(engine_lab, folder)
         strategies = ("linear", "device_linear")
+        for strategy in strategies:
+            (folder / strategy).mkdir()
+            write_project(engine_lab, folder / strategy, strategy)
         with ThreadPoolExecutor() as threads:
             return dict(zip(strategies, threads.map(partial(carry_out, folder), strategies), strict=True))
     finally:
@@ -153,3 +164,11 @@ def test_a_play_comes_to_the_same(both: dict[str, dict[str, list[Any]]], number:
 def test_the_whole_comes_to_the_same(both: dict[str, dict[str, list[Any]]]) -> None:
     assert both["device_linear"][""] == both["linear"][""]
     assert both["device_linear"].keys() == both["linear"].keys()
+
+
+def test_what_both_say_of_a_wrong_password_is_that(both: dict[str, dict[str, list[Any]]]) -> None:
+    numbers = [number for number, play in enumerate(PLAYS) if play["devices"] == "auth"]
+    assert numbers
+    for number in numbers:
+        for name, _ in HOSTS["auth"]:
+            assert "[orchestrator:auth]" in json.dumps(both["device_linear"][f"p{number:03}-{name}"])
