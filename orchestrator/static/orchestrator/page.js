@@ -130,12 +130,16 @@ document.documentElement.classList.add("o-js");
     }
 
     // ------------------------------------------------------------ unfold's search fields have no name of their own
-    window.addEventListener("load", () => {
+    function nameSearchFields() {
         for (const select of document.querySelectorAll("select.admin-autocomplete")) {
             const shown = document.getElementById(`select2-${select.id}-container`);
             const label = select.labels[0]?.textContent.trim().replace(/\s*\*$/, "");
             if (shown && label) shown.setAttribute("aria-label", label);
         }
+    }
+    // They are made when jQuery finds the document ready, which may be after "load"; it keeps the order of who asked.
+    window.addEventListener("load", () => {
+        if (window.django?.jQuery) window.django.jQuery(nameSearchFields);
     });
 
     localTimes(document);
