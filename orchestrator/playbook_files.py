@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +28,7 @@ _OTHERS: Final = frozenset({
     "collections", "library", "module_utils", "filter_plugins", "action_plugins", "lookup_plugins", "molecule",
 })  # fmt: skip
 _PLAY: Final = re.compile(r"^\s*-?\s*['\"]?(hosts|(ansible\.builtin\.)?import_playbook)['\"]?\s*:", re.MULTILINE)
+_IMPORTS: Final = ("import_playbook", "ansible.builtin.import_playbook")
 _ROLE_TASKS: Final = ("import_role", "include_role", "ansible.builtin.import_role", "ansible.builtin.include_role")
 _TYPES: Final[Mapping[str, str]] = {  # of argument_specs → of JSON Schema
     "str": "string", "path": "string", "int": "integer", "float": "number", "bool": "boolean", "list": "array",
@@ -34,6 +36,7 @@ _TYPES: Final[Mapping[str, str]] = {  # of argument_specs → of JSON Schema
 }  # fmt: skip
 _LARGEST: Final = 1 << 20  # bytes of a YAML file that is read
 _MOST_PARTS: Final = 50_000  # of a schema: aliases of YAML make a few lines endless
+_MOST_IMPORTS: Final = 8  # playbooks above one another
 _OURS: Final = ("ansible_", "orchestrator_")
 MARKUP: Final = "__ansible"  # begins the keys with which Ansible's JSON says what a value is
 _MAGIC: Final = frozenset({
@@ -107,9 +110,10 @@ def describe(path: Path, *, root: Path) -> PlaybookFile:
     """What a playbook's files say of it; never raises for what stands in them."""
     relative = path.relative_to(root).as_posix()
     try:
-        plays = _plays(path)
+        found = list(_plays(path, root))
+        plays = [play for _, play in found]
         _refuse_endless(*(play.get(key) for play in plays for key in ("hosts", "vars_prompt", "name")))
-        schema = _sidecar(path) or _of_roles(plays, path, root)
+        schema = _sidecar(path) or _of_roles(found, root)
         _refuse_endless(schema)
         description = _description(path, plays, schema)
         defaults = _add_prompts(schema, plays)
@@ -142,12 +146,28 @@ def _read(path: Path) -> Any:
         raise UnusablePlaybookError(f"{path.name} can't be read: {error.strerror}") from error
 
 
-def _plays(path: Path) -> list[dict[str, Any]]:
-    """The plays of a playbook; those that it imports belong to it."""
+def _plays(path: Path, root: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """(file, play) of the plays of a playbook; those that it imports belong to it.
+
+    An import whose name is a template, or that of a collection's playbook, is known to Ansible only: it stays as it is.
+    """
     plays = _read(path)
     if not isinstance(plays, list) or not all(isinstance(play, dict) for play in plays) or not plays:
         raise UnusablePlaybookError(f"{path.name} is no list of plays.")
-    return plays
+    for play in plays:
+        name = next((str(play[key]) for key in _IMPORTS if key in play), "")
+        imported = (path.parent / name).resolve()
+        if not name or "{{" in name or not imported.is_file():
+            yield path, play
+            continue
+        if not imported.is_relative_to(root.resolve()):
+            raise UnusablePlaybookError(f"{path.name} imports {name}, which is outside of its directory.")
+        if imported in above or imported == path.resolve():
+            raise UnusablePlaybookError(f"{path.name} imports {name}, which imports it in turn.")
+        if len(above) >= _MOST_IMPORTS:
+            raise UnusablePlaybookError(f"{path.name} is imported by way of more than {_MOST_IMPORTS} others.")
+        for file, inner in _plays(imported, root, (*above, path.resolve())):
+            yield file, {**inner, "vars": {**_mapping(inner.get("vars")), **_mapping(play.get("vars"))}}
 
 
 def _description(path: Path, plays: list[dict[str, Any]], schema: Schema) -> str:
@@ -182,11 +202,11 @@ def _sidecar(path: Path) -> Schema:
     return {}
 
 
-def _of_roles(plays: list[dict[str, Any]], path: Path, root: Path) -> Schema:
+def _of_roles(plays: list[tuple[Path, dict[str, Any]]], root: Path) -> Schema:
     """The argument_specs of the roles that the playbook names; what the play gives a role is no input."""
     properties: dict[str, Any] = {}
     required: list[str] = []
-    for play in plays:
+    for path, play in plays:
         known = set(_mapping(play.get("vars")))
         for name, entry, given in _roles(play):
             for option, about in _argument_spec(name, entry, path, root).items():
@@ -206,11 +226,20 @@ def _roles(play: Mapping[str, Any]) -> Iterator[tuple[str, str, set[str]]]:
         if name:
             yield str(name), "main", set(_mapping(entry.get("vars"))) | set(entry)
     for part in ("pre_tasks", "tasks", "post_tasks"):
-        for task in _list(play.get(part)):
-            told = next((_mapping(task[key]) for key in _ROLE_TASKS if isinstance(task, dict) and key in task), {})
+        for task in islice(_tasks(play.get(part)), _MOST_PARTS):
+            told = next((_mapping(task[key]) for key in _ROLE_TASKS if key in task), {})
             if told.get("name"):
                 entry_point = Path(str(told.get("tasks_from") or "main")).stem
                 yield str(told["name"]), entry_point, set(_mapping(task.get("vars")))
+
+
+def _tasks(entries: Any) -> Iterator[dict[Any, Any]]:
+    """The tasks of a list, those within blocks included."""
+    for task in _list(entries):
+        if isinstance(task, dict):
+            yield task
+            for part in ("block", "rescue", "always"):
+                yield from _tasks(task.get(part))
 
 
 def _argument_spec(role: str, entry: str, path: Path, root: Path) -> dict[str, dict[str, Any]]:

@@ -69,7 +69,7 @@ class PlayReader:
     def __init__(self, ident: str, hosts: Collection[str], *, diff: bool) -> None:
         self._ident, self._hosts, self._diff = ident, frozenset(hosts), diff
         self._devices: defaultdict[str, _Device] = defaultdict(_Device)
-        self._broken = ""  # what failed on a host that is no device
+        self._broken: dict[str, str] = {}  # host that is no device → what failed there last
 
     def read(self, event: Mapping[str, Any]) -> Iterator[HostEvent | TaskEvent]:
         """What an event tells; the end of the devices is told by ``end``."""
@@ -77,7 +77,7 @@ class PlayReader:
         host = data.get("host")
         if host not in self._hosts:
             if kind == "runner_on_failed" and not data.get("ignore_errors"):
-                self._broken = f'Task "{plain_text(data.get("task"))}" failed on {plain_text(host)}.'
+                self._broken[str(host)] = f'Task "{plain_text(data.get("task"))}" failed on {plain_text(host)}.'
             return
         if kind == "runner_on_start":
             if host not in self._devices:
@@ -91,14 +91,17 @@ class PlayReader:
         data, at = event.get("event_data") or {}, moment(event.get("created"))
         recaps = {host: {name: int((data.get(key) or {}).get(host, 0)) for name, key in _COUNTS.items()}
                   for host in self._hosts}  # fmt: skip
-        aborted = bool(self._broken) or any(recap["failed"] or recap["unreachable"] for recap in recaps.values())
+        # What was rescued is in no recap as a failure, and ended nothing.
+        ended = {host for key in ("failures", "dark") for host, count in (data.get(key) or {}).items() if count}
+        broken = next((said for host, said in self._broken.items() if host in ended), "")
+        aborted = bool(broken) or any(recap["failed"] or recap["unreachable"] for recap in recaps.values())
         for host, recap in recaps.items():
             if any(recap.values()):
                 yield self._result(host, recap, at)
             elif host in self._devices:
                 continue  # begun, and not heard of again: nobody knows
             else:
-                yield self._never_reached(host, at, matched=host in matched, aborted=aborted)
+                yield self._never_reached(host, at, matched=host in matched, aborted=aborted, broken=broken)
 
     def _task(self, kind: str, host: str, event: Mapping[str, Any], data: Mapping[str, Any]) -> Iterator[TaskEvent]:
         device, result = self._devices[host], data.get("res") or {}
@@ -143,10 +146,10 @@ class PlayReader:
             recap=dict(recap),
         )  # fmt: skip
 
-    def _never_reached(self, host: str, at: datetime, *, matched: bool, aborted: bool) -> HostEvent:
+    def _never_reached(self, host: str, at: datetime, *, matched: bool, aborted: bool, broken: str) -> HostEvent:
         status, code, detail = CommandStatus.SKIPPED, "no_task" if matched else "not_matched", ""
         if matched and aborted:
-            status, code, detail = CommandStatus.TERMINATED, "not_reached", self._broken
+            status, code, detail = CommandStatus.TERMINATED, "not_reached", broken
         reason = REASONS[code].format(detail=detail).strip()
         return HostEvent(host_name=host, kind="finished", at=at, status=status, code=code, reason=reason)
 

@@ -130,3 +130,42 @@ def test_what_can_t_be_launched_says_why(tmp_path: Path, files: dict[str, Any], 
 def test_tags_of_yaml_are_no_code(tmp_path: Path) -> None:
     text = "- hosts: all\n  vars: {a: !vault abc, b: !!python/object/apply:os.system [id]}\n"
     assert described(tmp_path, text).problem == ""
+
+
+PROMPTS = "- hosts: switches\n  vars_prompt:\n    - {name: pin}\n  roles: [web]\n"
+SPEC = "argument_specs: {main: {options: {port: {type: int, required: true}, more: {required: true}}}}\n"
+
+
+def test_what_an_imported_playbook_takes_is_taken(tmp_path: Path) -> None:
+    text = "- name: Both\n  import_playbook: inner/web.yml\n  vars: {more: given}\n" + PLAY
+    files = {"inner__web·yml": PROMPTS, "inner__roles__web__meta__argument_specs·yml": SPEC}
+    found = described(tmp_path, text, **files)
+    assert found.hosts == ("switches", "all")
+    assert set(found.schema["properties"]) == {"port", "more", "pin"}
+    assert found.schema["properties"]["pin"]["writeOnly"]
+    assert sorted(found.schema["required"]) == ["pin", "port"]
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("site.yml", "imports it in turn"),
+        ("inner/back.yml", "imports it in turn"),
+        ("../outside.yml", "outside of its directory"),
+        ("{{ name }}.yml", ""),
+        ("some.collection.playbook", ""),
+    ],
+)
+def test_an_import_that_cannot_be_followed(tmp_path: Path, name: str, problem: str) -> None:
+    (tmp_path / "outside.yml").write_text(PLAY)
+    back = "- import_playbook: ../site.yml\n"
+    found = described(tmp_path / "root", f'- import_playbook: "{name}"\n', inner__back·yml=back)
+    assert problem in found.problem
+    assert bool(found.problem) == bool(problem)
+
+
+def test_a_role_within_blocks_is_seen(tmp_path: Path) -> None:
+    task = "{include_role: {name: web}}"
+    text = f"- hosts: all\n  tasks:\n    - block: [{{ping: }}]\n      rescue:\n        - block: [{task}]\n"
+    found = described(tmp_path, text, roles__web__meta__argument_specs·yml=SPEC)
+    assert set(found.schema["properties"]) == {"port", "more"}
