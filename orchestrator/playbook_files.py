@@ -37,6 +37,7 @@ _TYPES: Final[Mapping[str, str]] = {  # of argument_specs → of JSON Schema
 _LARGEST: Final = 1 << 20  # bytes of a YAML file that is read
 _MOST_PARTS: Final = 50_000  # of a schema: aliases of YAML make a few lines endless
 _MOST_IMPORTS: Final = 8  # playbooks above one another
+_MOST_PLAYS: Final = 1_000  # a few files that import each other again and again would have no end of them
 _OURS: Final = ("ansible_", "orchestrator_")
 MARKUP: Final = "__ansible"  # begins the keys with which Ansible's JSON says what a value is
 _MAGIC: Final = frozenset({
@@ -110,7 +111,9 @@ def describe(path: Path, *, root: Path) -> PlaybookFile:
     """What a playbook's files say of it; never raises for what stands in them."""
     relative = path.relative_to(root).as_posix()
     try:
-        found = list(_plays(path, root))
+        found = list(islice(_plays(path, root), _MOST_PLAYS + 1))
+        if len(found) > _MOST_PLAYS:
+            raise UnusablePlaybookError(f"It has more than {_MOST_PLAYS:,} plays, with those that it imports.")
         plays = [play for _, play in found]
         _refuse_endless(*(play.get(key) for play in plays for key in ("hosts", "vars_prompt", "name")))
         schema = _sidecar(path) or _of_roles(found, root)
@@ -151,6 +154,7 @@ def _plays(path: Path, root: Path, above: tuple[Path, ...] = ()) -> Iterator[tup
 
     An import whose name is a template, or that of a collection's playbook, is known to Ansible only: it stays as it is.
     """
+    way, home = (*above, path.resolve()), root.resolve()
     plays = _read(path)
     if not isinstance(plays, list) or not all(isinstance(play, dict) for play in plays) or not plays:
         raise UnusablePlaybookError(f"{path.name} is no list of plays.")
@@ -160,13 +164,13 @@ def _plays(path: Path, root: Path, above: tuple[Path, ...] = ()) -> Iterator[tup
         if not name or "{{" in name or not imported.is_file():
             yield path, play
             continue
-        if not imported.is_relative_to(root.resolve()):
+        if not imported.is_relative_to(home):
             raise UnusablePlaybookError(f"{path.name} imports {name}, which is outside of its directory.")
-        if imported in above or imported == path.resolve():
+        if imported in way:
             raise UnusablePlaybookError(f"{path.name} imports {name}, which imports it in turn.")
-        if len(above) >= _MOST_IMPORTS:
+        if len(way) > _MOST_IMPORTS:
             raise UnusablePlaybookError(f"{path.name} is imported by way of more than {_MOST_IMPORTS} others.")
-        for file, inner in _plays(imported, root, (*above, path.resolve())):
+        for file, inner in _plays(imported, root, way):
             yield file, {**inner, "vars": {**_mapping(inner.get("vars")), **_mapping(play.get("vars"))}}
 
 

@@ -46,6 +46,7 @@ TAKEN: Final = "taken"
 WITHDRAWN: Final = "withdrawn"
 STOPPED: Final = "stopped"  # its name and the next one are those of ansible_plugins/run_state.py
 LOGGED_IN: Final = "logged_in"
+SECRETS: Final = "secrets.json"  # what must be on no command line (ansible_plugins/run_state.py)
 MATCHED: Final = "matched"  # what plays are for, one host a line (ansible_plugins/callback/silent.py)
 KEPT: Final = frozenset({"machine", "hosts", TAKEN, WITHDRAWN})  # of a dead run, until it is swept: no secrets
 PATH_BYTES: Final = 52  # a socket's path has at most 107, and /tmp/ansible-local-<pid><8>/ssh_agent/agent.sock is one

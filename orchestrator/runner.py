@@ -26,10 +26,11 @@ from django.conf import settings
 from orchestrator import snapshots
 from orchestrator.events import REASONS, HostEvent, parse
 from orchestrator.inventory import Target, inventory, known_hosts
+from orchestrator.playbook_files import MARKUP
 from orchestrator.plays import NAME_LENGTH, PlayReader, TaskEvent
 from orchestrator.processes import MARKER, kill_processes
 from orchestrator.redaction import Redactor
-from orchestrator.run_directory import MATCHED, run_directory, started_hosts, sweep, waiting_hosts, withdraw
+from orchestrator.run_directory import MATCHED, SECRETS, run_directory, started_hosts, sweep, waiting_hosts, withdraw
 from orchestrator.sandbox import INVENTORY_PLUGINS, PLUGINS, PROJECT, sandbox
 from orchestrator.states import CommandStatus
 
@@ -274,7 +275,7 @@ def _redacted(event: HostEvent, redactor: Redactor) -> HostEvent:
 def _configure(request: RunRequest, directory: Path) -> ansible_runner.RunnerConfig:
     """Write the run directory's files and say which command to start, with which environment."""
     for name in request.variables:
-        if not name.isidentifier() or name.startswith(("ansible_", "orchestrator_", "__ansible")):
+        if not name.isidentifier() or name.startswith(("ansible_", "orchestrator_", MARKUP)):
             raise ValueError(f"A playbook variable may not be named {name!r}.")
     for folder in ("env", "home", "tmp"):
         (directory / folder).mkdir(mode=0o700)
@@ -286,7 +287,7 @@ def _configure(request: RunRequest, directory: Path) -> ansible_runner.RunnerCon
         "env/extravars": "\t" + json.dumps({name: _untrusted(value) for name, value in request.variables.items()}),
     }
     if request.project:
-        files["secrets.json"] = json.dumps(sorted(_secrets(request)))  # ansible_plugins/run_state.py
+        files[SECRETS] = json.dumps(sorted(_secrets(request)))
     for name, text in files.items():
         path = directory / name
         path.touch(mode=0o600)  # the inventory plugin reads no slice that others could read
@@ -370,7 +371,7 @@ def _untrusted(value: Any) -> Any:
     if isinstance(value, str):
         return {"__ansible_unsafe": value}
     if isinstance(value, Mapping):
-        if any(str(name).startswith("__ansible") for name in value):
+        if any(str(name).startswith(MARKUP) for name in value):
             raise ValueError("A key of Ansible's JSON in a variable: it could say that a text is a template.")
         return {str(name): _untrusted(part) for name, part in value.items()}
     if isinstance(value, Sequence):

@@ -169,3 +169,10 @@ def test_a_role_within_blocks_is_seen(tmp_path: Path) -> None:
     text = f"- hosts: all\n  tasks:\n    - block: [{{ping: }}]\n      rescue:\n        - block: [{task}]\n"
     found = described(tmp_path, text, roles__web__meta__argument_specs·yml=SPEC)
     assert set(found.schema["properties"]) == {"port", "more"}
+
+
+def test_imports_that_multiply_come_to_an_end(tmp_path: Path) -> None:
+    for number in range(8):
+        write(tmp_path, **{f"p{number}·yml": f"- import_playbook: p{number + 1}.yml\n" * 4})
+    write(tmp_path, p8·yml=PLAY)
+    assert describe(tmp_path / "p0.yml", root=tmp_path).problem.startswith("It has more than 1,000 plays")
