@@ -12,6 +12,7 @@ from django.utils.http import content_disposition_header
 from unfold.decorators import display
 
 from orchestrator.admin.labels import COMMAND_LABELS
+from orchestrator.admin.playbook_inputs import words_of
 from orchestrator.admin.scoped import OrganizationScopedAdmin, VisibleFilter, access_of
 from orchestrator.admin.terminal import colored
 from orchestrator.models import Command, MassCommand
@@ -72,7 +73,7 @@ class CommandAdmin(OrganizationScopedAdmin):
             "run": run,  # a system-wide one exists for superusers alone
             "stdout": colored(row.stdout),
             "stderr": colored(row.stderr),
-            "input": [(name.replace("_", " "), value) for name, value in (_input(row, run)).items()],
+            "input": words_of(_input(row, run)),
             "address": reverse("admin:orchestrator_command_change", args=[row.pk]),
         }
         if "fragment" in request.GET:

@@ -17,12 +17,12 @@ from django.contrib.sessions.models import Session
 from django.http import Http404
 from django.utils import timezone
 
+from orchestrator import catalogue
 from orchestrator.actions import LaunchRequest
 from orchestrator.admin.wizard_controls import controls_of
 from orchestrator.exceptions import SecretUnreadableError
 from orchestrator.models import MassCommand, User
 from orchestrator.models.sealed import SealedColumn, register
-from orchestrator.playbooks import specification
 from orchestrator.secrets import open_sealed, seal
 from orchestrator.targeting import TargetFilter
 
@@ -39,7 +39,9 @@ class Draft:
     owner: uuid.UUID
     targets: TargetFilter = field(default_factory=TargetFilter)
     type: str = ""
-    input: dict[str, str] = field(default_factory=dict, repr=False)
+    playbook: str = ""  # its name in the catalogue
+    input: dict[str, Any] = field(default_factory=dict, repr=False)
+    hidden: tuple[str, ...] = ()  # the secrets of the input, by the schema of when they were typed
     label: str = ""
     notes: str = ""
     controls: dict[str, Any] = field(default_factory=dict)  # as wizard_controls.py gives them
@@ -55,12 +57,14 @@ class Draft:
     @property
     def secret_names(self) -> frozenset[str]:
         """The parts of the input that are never shown."""
-        return specification(self.type).secret if self.type else frozenset()
+        named = catalogue.secret_names(self.type, self.playbook) if self.type else frozenset()
+        return named | frozenset(self.hidden)
 
     def request(self, digest: str) -> LaunchRequest:
         """The run that it describes, bound to the previewed set."""
         return LaunchRequest(
             type=self.type,
+            playbook=self.playbook,
             input=self.input,
             targets=self.targets,
             label=self.label,
@@ -83,7 +87,7 @@ class Draft:
         values: dict[str, Any] = json.loads(open_sealed(stored, row=_key(pk))["draft"])
         values |= {"id": pk, "owner": uuid.UUID(values["owner"]), "targets": TargetFilter.from_json(values["targets"])}
         values["parent"] = uuid.UUID(values["parent"]) if values["parent"] else None
-        return cls(**values | {"stored": stored})
+        return cls(**values | {"stored": stored, "hidden": tuple(values.get("hidden", ()))})
 
 
 @dataclass(frozen=True, slots=True)

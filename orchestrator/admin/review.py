@@ -15,6 +15,7 @@ from orchestrator import actions
 from orchestrator.admin import drafts, wizard_controls
 from orchestrator.admin.drafts import Draft
 from orchestrator.admin.pickers import uuids
+from orchestrator.admin.playbook_inputs import words_of
 from orchestrator.admin.results import CountedPaginator
 from orchestrator.admin.scoped import access_of
 from orchestrator.exceptions import InvalidFieldError, OrchestratorError, TargetsChangedError
@@ -47,8 +48,9 @@ def context(request: HttpRequest, draft: Draft) -> dict[str, Any]:
         NotPermittedError: the user may no longer run on them.
     """
     found, digest = actions.preview(
-        actor=_actor(request), targets=draft.targets, command_type=draft.type, command_input=draft.input
-    )
+        actor=_actor(request), targets=draft.targets, command_type=draft.type, playbook=draft.playbook,
+        command_input=draft.input,
+    )  # fmt: skip
     total, eligible = found.totals()
     offline = _offline(found).order_by().count()
     shown = mask(draft.input, draft.secret_names)
@@ -57,8 +59,8 @@ def context(request: HttpRequest, draft: Draft) -> dict[str, Any]:
         "total": total,
         "eligible": eligible,
         "skipped": total - eligible,
-        "type_label": CommandType(draft.type).label,
-        "input": [(name.replace("_", " "), value) for name, value in shown.items() if name != "confirm_password"],
+        "type_label": draft.playbook or str(CommandType(draft.type).label).capitalize(),
+        "input": words_of({name: value for name, value in shown.items() if name != "confirm_password"}),
         "controls": wizard_controls.shown(draft.controls),
         "bars": _bars(found),
         "warnings": _warnings(draft, found, eligible, offline),
@@ -213,7 +215,7 @@ def _exclude(request: HttpRequest, draft: Draft) -> Refusal | None:
     if len(excluded) > MAX_PICKED:
         return Refusal(f"At most {MAX_PICKED:,} devices can be left out. Narrow the filter instead.")
     targets = replace(draft.targets, exclude_devices=excluded)
-    found, _ = actions.preview(actor=_actor(request), targets=targets, command_type=draft.type)
+    found, _ = actions.preview(actor=_actor(request), targets=targets, command_type=draft.type, playbook=draft.playbook)
     if not found.totals()[0]:
         return Refusal("No device would be left.")
     if not drafts.save(replace(draft, targets=targets)):

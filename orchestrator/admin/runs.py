@@ -21,13 +21,14 @@ from orchestrator.admin.drafts import Draft
 from orchestrator.admin.grid import CELLS, cell_of, grid_of
 from orchestrator.admin.labels import RUN_LABELS
 from orchestrator.admin.outputs import grouped, summary_of
+from orchestrator.admin.playbook_inputs import words_of
 from orchestrator.admin.results import Results, shares
 from orchestrator.admin.running import open_wizard
 from orchestrator.admin.scoped import OrganizationScopedAdmin, VisibleFilter, access_of
 from orchestrator.admin.timeline import timeline_of
 from orchestrator.exceptions import OrchestratorError
-from orchestrator.models import Command, CommandType, MassCommand
-from orchestrator.playbooks import specification
+from orchestrator.models import Command, MassCommand
+from orchestrator.secrets import MASK
 from orchestrator.states import FINISHED, CommandStatus
 from orchestrator.targeting import MAX_PICKED, TargetFilter
 
@@ -109,7 +110,7 @@ class MassCommandAdmin(OrganizationScopedAdmin):
             "title": str(run),
             "subtitle": "",
             "progress": progress_of(run),
-            "said": _words(run),
+            "said": words_of(run.input),
             "exports": results.exports(run),
             "controls": wizard_controls.shown(run.controls),
             "may_cancel": may_run and run.is_active and run.cancel_requested is None,
@@ -230,27 +231,20 @@ class MassCommandAdmin(OrganizationScopedAdmin):
                 messages.error(request, f"These are no device, or more than {MAX_PICKED:,}.")
                 return HttpResponseRedirect(reverse(f"{_ADDRESS}change", args=[run.pk]))
             targets, parent = replace(targets, devices=devices, all_devices=False), run.pk
-        if run.type == CommandType.PLAYBOOK:
-            messages.error(request, "Playbooks are run again by way of the API (retry).")
-            return HttpResponseRedirect(reverse(f"{_ADDRESS}change", args=[run.pk]))
-        secret = specification(run.type).secret
-        kept = {name: value for name, value in run.input.items() if name not in secret}
+        # A name may have been a secret when the run began, and be none by the schema of today.
+        kept = {name: value for name, value in run.input.items() if value != MASK}
+        secret = run.input.keys() - kept.keys()
         owner = uuid.UUID(str(request.user.pk))
         controls = {name: value for name, value in run.controls.items() if name not in _MOMENTS}  # they have passed
         draft = Draft(
-            owner=owner, targets=targets, type=run.type, input=kept, label=run.label, notes=run.notes,
-            controls=controls, parent=parent,
+            owner=owner, targets=targets, type=run.type, playbook=run.playbook, input=kept, label=run.label,
+            notes=run.notes, controls=controls, parent=parent,
         )  # fmt: skip
         return open_wizard(draft, step="command" if secret else "review")  # a secret must be typed anew
 
 
 def _again() -> list[CommandStatus]:
     return sorted(FINISHED - {CommandStatus.SUCCESS, CommandStatus.SKIPPED})
-
-
-def _words(run: MassCommand) -> list[tuple[str, Any]]:
-    """What was asked for, secrets masked."""
-    return [(name.replace("_", " "), value) for name, value in run.input.items()]
 
 
 def progress_of(run: MassCommand) -> dict[str, Any]:

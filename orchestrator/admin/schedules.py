@@ -27,13 +27,13 @@ from orchestrator.admin import wizard_controls
 from orchestrator.admin.drafts import Draft
 from orchestrator.admin.pickers import Picker
 from orchestrator.admin.scoped import OrganizationScopedAdmin, VisibleFilter, access_of
-from orchestrator.admin.wizard_command import CommandForm
+from orchestrator.admin.wizard_command import CommandForm, usable_playbooks
 from orchestrator.admin.wizard_controls import ControlsForm
 from orchestrator.admin.wizard_targets import TargetsForm
+from orchestrator.catalogue import check_input
 from orchestrator.exceptions import InvalidFieldError, OrchestratorError, SecretUnreadableError
 from orchestrator.models import MassCommand, Overlap, Schedule, User
 from orchestrator.models.mass_commands import LABEL_LENGTH
-from orchestrator.playbooks import check_input
 from orchestrator.targeting import TargetFilter, resolve
 
 _INPUT: Final = " ".join(INPUT_CLASSES)
@@ -111,8 +111,10 @@ class Page:
         times = ("name", "cron", "timezone", "overlap", "enabled")
         self.times = TimesForm(data, prefix="schedule", initial={name: getattr(row, name) for name in times if row})
         self.targets = TargetsForm(data, access=self.access, before=self.before, initial=_initial(self.before))
-        draft = Draft(owner=uuid.UUID(str(request.user.pk)), type=row.type if row else "", input=_input(row))
-        self.command = CommandForm(data, draft=draft, initial={"type": draft.type, "label": "", "notes": ""})
+        self.command = CommandForm(
+            data, draft=_draft(request, row), access=self.access, playbooks=usable_playbooks(self.access),
+            initial={"type": row.type if row else "", "label": "", "notes": ""},
+        )  # fmt: skip
         self.pace = PaceForm(data, initial=wizard_controls.initial(controls))
         self.kept = {name: value for name, value in controls.items() if name not in self.pace.fields}
 
@@ -124,12 +126,18 @@ class Page:
     def save(self) -> Schedule | None:
         """Store what was sent; None when it can't be, and the forms say why."""
         actor, row, wanted = cast("User", self.request.user), self.row or Schedule(), self.targets.target_filter()
-        kind = self.command.cleaned_data["type"]
+        kind, playbook = self.command.cleaned_data["type"], self.command.chosen_playbook
+        given = self.command.cleaned_data["input"]
+        if self.pace.refuse_check(possible=self.command.has_check_mode):
+            return None
         try:
-            checked = check_input(kind, self.command.cleaned_data["input"])
-            owner = resolve(wanted, access=self.access, command_type=kind).organization
+            checked = check_input(kind, given, access=self.access, playbook=playbook)
+            owner = resolve(wanted, access=self.access, command_type=kind, playbook=playbook).organization
         except InvalidFieldError as error:
-            self.targets.refuse(error)
+            if error.field == "playbook":
+                self.command.add_error("playbook", str(error.message))
+            else:
+                self.targets.refuse(error)
             return None
         except OrchestratorError as error:
             self.times.add_error(None, error.detail)
@@ -138,9 +146,10 @@ class Page:
         if same.exists():
             self.times.add_error("name", "There is a schedule of this name.")
             return None
-        controls = wizard_controls.controls_of(self.pace.given()).as_json() | self.kept
+        controls = wizard_controls.controls_of(self.pace.given(kind)).as_json() | self.kept
         values = self.times.cleaned_data | {
-            "type": kind, "targets": wanted.as_json(), "controls": controls, "organization": owner,
+            "type": kind, "playbook": playbook, "targets": wanted.as_json(), "controls": controls,
+            "organization": owner,
         }  # fmt: skip
         try:
             return save(row, values, actor=actor, checked=checked)
@@ -181,14 +190,17 @@ def _initial(before: TargetFilter) -> dict[str, Any]:
     return named | {"tags": list(before.tags), "scope": scope, "keep_within": True}
 
 
-def _input(row: Schedule | None) -> dict[str, str]:
+def _draft(request: HttpRequest, row: Schedule | None) -> Draft:
     """What the row holds, secrets too: they are kept where the form leaves them blank, and never shown."""
+    owner = uuid.UUID(str(request.user.pk))
     if row is None:
-        return {}
+        return Draft(owner=owner)
     try:
-        return {**row.input, **row.secret_input()}
+        secret = row.secret_input()
+        given = {**row.input, **secret}
     except SecretUnreadableError:  # its key is gone: it has to be typed again
-        return {}
+        given, secret = {}, {}
+    return Draft(owner=owner, type=row.type, playbook=row.playbook, input=given, hidden=tuple(secret))
 
 
 @admin.register(Schedule)

@@ -10,7 +10,7 @@ from django.core.exceptions import ValidationError
 from django.utils import timezone
 from unfold.widgets import INPUT_CLASSES, UnfoldAdminSelectWidget
 
-from orchestrator.models import OnConflict
+from orchestrator.models import CommandType, OnConflict
 from orchestrator.pacing import Controls
 
 _INPUT: Final = " ".join(INPUT_CLASSES)
@@ -34,7 +34,14 @@ NAMES: Final = {
     "ramp": "Growing waves",
     "check": "Check mode",
     "connect_timeout": "Seconds to connect",
+    "diff": "Keep what changes in files",
+    "job_tags": "Only tasks tagged",
+    "skip_tags": "No tasks tagged",
+    "verbosity": "Verbosity",
 }
+_OF_PLAYBOOKS: Final = ("diff", "job_tags", "skip_tags", "verbosity")
+_MOST_TAGS: Final = 64
+_TAG_LENGTH: Final = 64  # characters
 
 
 class AmountField(forms.CharField):
@@ -55,6 +62,25 @@ class AmountField(forms.CharField):
         if text.isascii() and text.isdigit() and self.least <= int(text) <= _MOST:
             return int(text)
         raise ValidationError(f"Enter a number of at least {self.least}, or a percentage such as 10%.")
+
+
+class TaskTagsField(forms.CharField):
+    """Tags of tasks, separated as Ansible has them."""
+
+    def __init__(self, **options: Any) -> None:
+        attrs = {"class": _INPUT, "autocomplete": "off", "spellcheck": "false"}
+        super().__init__(required=False, widget=forms.TextInput(attrs=attrs), help_text="Between commas.", **options)
+
+    def prepare_value(self, value: Any) -> Any:
+        """The list as a line."""
+        return ", ".join(value) if isinstance(value, list | tuple) else value
+
+    def clean(self, value: Any) -> list[str] | None:
+        """The tags, or None where there is none."""
+        tags = [tag for part in super().clean(value).split(",") if (tag := part.strip())]
+        if len(tags) > _MOST_TAGS or any(len(tag) > _TAG_LENGTH for tag in tags):
+            raise ValidationError(f"Enter at most {_MOST_TAGS} tags of at most {_TAG_LENGTH} characters.")
+        return tags or None
 
 
 def _seconds(name: str, help_text: str = "") -> forms.FloatField:
@@ -89,6 +115,42 @@ class ControlsForm(forms.Form):
     )
     run_at = _moment("run_at", "Left blank: at once.")
     wait_for_offline_until = _moment("wait_for_offline_until", "Left blank: a device that is offline is unreachable.")
+    check = forms.BooleanField(
+        label=NAMES["check"],
+        required=False,
+        help_text="Change nothing; tell what would change, as far as that is known.",
+    )
+    diff = forms.BooleanField(label=NAMES["diff"], required=False, help_text="As ansible-playbook --diff.")
+    job_tags = TaskTagsField(label=NAMES["job_tags"])
+    skip_tags = TaskTagsField(label=NAMES["skip_tags"])
+    verbosity = forms.ChoiceField(
+        label=NAMES["verbosity"], required=False, widget=UnfoldAdminSelectWidget, help_text="How much modules tell.",
+        choices=(("", "As usual"), *((str(level), f"-{level * 'v'}") for level in range(1, 5))),
+    )  # fmt: skip
+
+    @property
+    def pace(self) -> list[Any]:
+        """The fields of any type, but for check mode, which has a place of its own."""
+        return [field for field in self if field.name not in {*_OF_PLAYBOOKS, "check"}]
+
+    @property
+    def of_playbooks(self) -> list[Any]:
+        """Ansible's own options."""
+        return [self[name] for name in _OF_PLAYBOOKS]
+
+    @property
+    def options_given(self) -> bool:
+        """Whether there is something to see among Ansible's own options."""
+        return any(field.errors or field.value() for field in self.of_playbooks)
+
+    @property
+    def pace_given(self) -> bool:
+        """Whether there is something to see among the others."""
+        return any(field.errors or field.value() for field in self.pace)
+
+    def clean_verbosity(self) -> int | None:
+        """A number."""
+        return int(self.cleaned_data["verbosity"]) if self.cleaned_data["verbosity"] else None
 
     def clean(self) -> dict[str, Any]:
         """Moments are to come."""
@@ -99,9 +161,18 @@ class ControlsForm(forms.Form):
                 self.add_error(name, "Enter a moment within the coming year.")
         return values
 
-    def given(self) -> dict[str, Any]:
-        """What was asked for, fit for JSON; nothing that was left as it is."""
+    def refuse_check(self, *, possible: bool) -> bool:
+        """Complain, and say so, when check mode was asked for where there is none."""
+        if possible or not self.cleaned_data["check"]:
+            return False
+        self.add_error("check", "What was chosen has no check mode: it would be run in earnest.")
+        return True
+
+    def given(self, command_type: str) -> dict[str, Any]:
+        """What was asked for, fit for JSON; nothing that was left as it is, or that the type has not."""
         values = {name: value for name, value in self.cleaned_data.items() if value not in (None, "")}
+        other = () if command_type == CommandType.PLAYBOOK else _OF_PLAYBOOKS
+        values = {name: value for name, value in values.items() if value is not False and name not in other}
         if values.get("on_conflict") == OnConflict.QUEUE:
             del values["on_conflict"]
         return {name: value.isoformat() if name in _MOMENTS else value for name, value in values.items()}
@@ -128,5 +199,6 @@ def controls_of(given: Mapping[str, Any]) -> Controls:
 def shown(given: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Name and value of each control, for people."""
     words = {"manual": "until a person goes on", "True": "yes"}
-    return [(NAMES.get(name, name), words.get(str(value), str(value))) for name, value in given.items()
-            if (name, value) != ("on_conflict", "queue")]  # fmt: skip
+    texts = {name: ", ".join(value) if isinstance(value, list) else str(value) for name, value in given.items()}
+    return [(NAMES.get(name, name), words.get(text, text)) for name, text in texts.items()
+            if (name, text) != ("on_conflict", "queue")]  # fmt: skip

@@ -84,6 +84,34 @@ def test_the_wizard_from_targets_to_the_run(
     assert MassCommand.objects.count() == 1
 
 
+@pytest.mark.parametrize("scripts", [True, False])
+def test_a_playbook_is_chosen_and_filled_in(
+    visit: Any, operator: User, organization: Organization, outbox: Any, scripts: bool
+) -> None:
+    factories.device(organization=organization)
+    port = {"type": "integer", "minimum": 1, "description": "Where it listens"}
+    token = {"type": "string", "writeOnly": True}
+    factories.playbook(name="net/site", properties={"port": port, "token": token}, required=("port",))
+    address = reverse("admin:orchestrator_run_new") + f"?organization={organization.pk}"
+    page = visit(operator, java_script_enabled=scripts).open(address)
+    page.get_by_role("button", name="Next: the command").click()
+    page.get_by_role("radio", name="Playbook").check()
+    page.get_by_label("Playbook", exact=True).last.select_option("net/site")
+    if not scripts:
+        page.get_by_role("button", name="Next: review").click()
+        expect(page.get_by_text("Fill in what net/site takes.")).to_be_visible()
+    page.get_by_label("Port").fill("0")
+    page.get_by_label("Token").fill("a-Secret")
+    page.get_by_role("button", name="Next: review").click()
+    expect(page.get_by_text("less than the minimum of 1")).to_be_visible()
+    assert page.get_by_label("Token").input_value() == ""
+    page.get_by_label("Port").fill("22")
+    page.get_by_role("button", name="Next: review").click()
+    page.get_by_role("button", name="Run on 1 device").click()
+    expect(page).to_have_url(re.compile("/change/"))
+    assert MassCommand.objects.get().input == {"port": 22}
+
+
 def test_a_double_click_starts_one_run(visit: Any, operator: User, organization: Organization, outbox: Any) -> None:
     factories.device(organization=organization)
     page = visit(operator).open(reverse("admin:orchestrator_run_new") + f"?organization={organization.pk}")
@@ -223,6 +251,20 @@ def test_the_whole_way_without_scripts(visit: Any, operator: User, organization:
     expect(page.get_by_role("heading", name="Output", exact=True)).to_be_visible()
 
 
+def _draft_of_a_playbook(organization: Organization, user: User) -> Any:
+    """With a field of each kind."""
+    properties = {
+        "text": {"type": "string"}, "number": {"type": "integer"}, "choice": {"enum": ["a", "b"]},
+        "list": {"type": "array"}, "some": {"type": "array", "items": {"enum": [1, 2]}}, "object": {"type": "object"},
+        "secret": {"type": "string", "writeOnly": True, "description": "What opens it"},
+    }  # fmt: skip
+    factories.playbook(name="net/all", properties=properties, required=("text",), description="Does it all.")
+    draft = Draft(
+        owner=user.pk, targets=TargetFilter(organization=organization.pk), type="playbook", playbook="net/all"
+    )
+    return drafts.add(draft)
+
+
 def _pages(organization: Organization, user: User) -> dict[str, str]:
     draft = Draft(
         owner=user.pk, targets=TargetFilter(organization=organization.pk, name="*"), type="custom",
@@ -230,6 +272,7 @@ def _pages(organization: Organization, user: User) -> dict[str, str]:
     )  # fmt: skip
     drafts.add(draft)
     steps = {step: reverse(f"admin:orchestrator_run_{step}", args=[draft.id]) for step in ("command", "review")}
+    steps["playbook"] = reverse("admin:orchestrator_run_command", args=[_draft_of_a_playbook(organization, user)])
     lists = {
         name: reverse(f"admin:orchestrator_{name}_changelist")
         for name in ("organization", "location", "devicegroup", "credential", "command", "token")

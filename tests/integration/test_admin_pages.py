@@ -223,6 +223,6 @@ def test_the_queue_is_in_the_menu_of_superusers_only(page: Any, world: World) ->
 
 def test_each_type_has_an_explanation() -> None:
     from orchestrator.admin.wizard_command import TYPE_HELP
-    from orchestrator.playbooks import SHIPPED
+    from orchestrator.models import CommandType
 
-    assert set(TYPE_HELP) == set(SHIPPED)  # those that the pages offer
+    assert set(TYPE_HELP) == set(CommandType)

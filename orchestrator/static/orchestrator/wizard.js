@@ -15,6 +15,24 @@
         for (const button of document.querySelectorAll("button[disabled]")) button.disabled = false; // by the back button
     });
 
+    // ------------------------------------------------------------ what the chosen playbook takes
+    for (const part of form.querySelectorAll("[data-inputs]")) {
+        const choice = part.querySelector("select[name=playbook]");
+        choice?.addEventListener("change", async () => {
+            const name = choice.value;
+            const query = new URLSearchParams({playbook: name, draft: part.dataset.draft});
+            const place = part.querySelector("[data-place]");
+            try {
+                const reply = await fetch(`${part.dataset.inputs}?${query}`, {credentials: "same-origin"});
+                if (!reply.ok || reply.redirected || name !== choice.value) return; // a later choice is under way
+                place.innerHTML = await reply.text(); // escaped by the server's template
+                part.querySelector("[data-status]").textContent = name && `Below is what ${name} takes.`;
+            } catch {
+                place.replaceChildren(); // the next step asks for what is missing
+            }
+        });
+    }
+
     if (form.dataset.step !== "targets") return;
     const output = document.getElementById("count");
     let asked = 0;
