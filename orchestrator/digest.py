@@ -3,7 +3,11 @@
 import hashlib
 import uuid
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+_MEMBER: Final = 17  # bytes: an id, and whether it is eligible
+_PIECE: Final = 5_000 * _MEMBER  # unpacked at a time
 
 
 class Digest:
@@ -26,24 +30,41 @@ class Digest:
 
     def packed(self) -> bytes:
         """The members for ``Preview.members``; call it once, last."""
-        return bytes(self._body + self._packed.flush())
+        self._body += self._packed.flush()
+        return bytes(self._body)
 
 
-def unpack(members: bytes) -> dict[uuid.UUID, bool]:
-    """Device id → eligible, of what ``Digest.packed`` gave."""
-    raw = zlib.decompress(members)
-    return {uuid.UUID(bytes=raw[at : at + 16]): raw[at + 16 : at + 17] == b"+" for at in range(0, len(raw), 17)}
+def unpack(members: bytes) -> Iterator[tuple[uuid.UUID, bool]]:
+    """(device id, eligible) in the order of ids, of what ``Digest.packed`` gave; unpacked some at a time."""
+    opened, left = zlib.decompressobj(), b""
+    piece = opened.decompress(members, _PIECE)
+    while piece:
+        raw = left + piece
+        whole = len(raw) - len(raw) % _MEMBER
+        for at in range(0, whole, _MEMBER):
+            yield uuid.UUID(bytes=raw[at : at + 16]), raw[at + 16 : at + _MEMBER] == b"+"
+        left, piece = raw[whole:], opened.decompress(opened.unconsumed_tail, _PIECE)
 
 
-def difference(
-    before: Mapping[uuid.UUID, bool], now: Iterable[tuple[uuid.UUID, bool]]
-) -> tuple[list[uuid.UUID], list[uuid.UUID]]:
-    """(added, removed) devices since the preview; one that turned eligible is added, the reverse is removed."""
-    rest, added, removed = dict(before), [], []
+def changes(
+    before: Iterable[tuple[uuid.UUID, bool]], now: Iterable[tuple[uuid.UUID, bool]]
+) -> Iterator[tuple[uuid.UUID, bool]]:
+    """(device id, added or else removed) since the preview; one that turned eligible is added, the reverse is removed.
+
+    Both must be in the order of ids: they are gone through side by side, and neither is held.
+    """
+    old = iter(before)
+    was = next(old, None)
     for pk, eligible in now:
-        was = rest.pop(pk, None)
-        if was is None or (eligible and not was):
-            added.append(pk)
-        elif was and not eligible:
-            removed.append(pk)
-    return added, removed + list(rest)
+        while was and was[0] < pk:
+            yield was[0], False
+            was = next(old, None)
+        if was is None or was[0] != pk:
+            yield pk, True
+            continue
+        if was[1] != eligible:
+            yield pk, eligible
+        was = next(old, None)
+    while was:
+        yield was[0], False
+        was = next(old, None)

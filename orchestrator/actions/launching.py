@@ -14,7 +14,7 @@ from django.utils import timezone
 from orchestrator import audit, catalogue
 from orchestrator.access import Access
 from orchestrator.actions.permission import permit_control
-from orchestrator.digest import Digest, difference, unpack
+from orchestrator.digest import Digest, changes, unpack
 from orchestrator.exceptions import (
     CountChangedError,
     InvalidFieldError,
@@ -293,12 +293,14 @@ def _changed(found: TargetSet, expected: str) -> TargetsChangedError:
             added=None,
             removed=None,
         )
-    added, removed = difference(unpack(bytes(shown.members)), found.members())
+    named: dict[bool, list[str]] = {True: [], False: []}
+    counted = {True: 0, False: 0}
+    for pk, added in changes(unpack(bytes(shown.members)), found.members()):
+        counted[added] += 1
+        if counted[added] <= _LISTED:
+            named[added].append(str(pk))
     return TargetsChangedError(
-        added=[str(pk) for pk in added[:_LISTED]],
-        removed=[str(pk) for pk in removed[:_LISTED]],
-        added_count=len(added),
-        removed_count=len(removed),
+        added=named[True], removed=named[False], added_count=counted[True], removed_count=counted[False]
     )
 
 
