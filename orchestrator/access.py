@@ -30,6 +30,7 @@ class Right(enum.StrEnum):
     VIEW = "view"
     VIEW_ROLES = "view_roles"
     VIEW_AUDIT = "view_audit"
+    VIEW_WEBHOOKS = "view_webhooks"
     RUN = "run"
     MANAGE = "manage"
 
@@ -41,7 +42,8 @@ RIGHTS: Final = {
 }
 
 
-READING: Final = frozenset({Right.VIEW, Right.VIEW_ROLES, Right.VIEW_AUDIT})  # what a read-only token leaves
+# what a read-only token leaves
+READING: Final = frozenset({Right.VIEW, Right.VIEW_ROLES, Right.VIEW_AUDIT, Right.VIEW_WEBHOOKS})
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,8 @@ _OWN_COLUMNS: Final = frozenset(
         "host_key",
         "shown_key",
         "key_changed",
+        "replaced",
+        "told_since",
     }
 )
 

@@ -91,6 +91,13 @@ class StillActiveError(OrchestratorError):
     http_status = 409
 
 
+class StillPendingError(OrchestratorError):
+    """The delivery is still on its way."""
+
+    code = "still_pending"
+    http_status = 409
+
+
 class NotActiveError(OrchestratorError):
     """The mass command has ended already."""
 

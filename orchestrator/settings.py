@@ -5,6 +5,7 @@ unix socket.  ``ORCHESTRATOR_PRODUCTION=1`` refuses to make up what production m
 """
 
 import base64
+import ipaddress
 import os
 import secrets as random
 import sys
@@ -88,6 +89,14 @@ def _rate(variable: str, text: str) -> tuple[int, int]:
     return int(number), seconds
 
 
+def _networks(variable: str, given: list[str]) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    """``10.0.0.0/8,fd00::/8``."""
+    try:
+        return [ipaddress.ip_network(text.strip()) for text in given]
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{variable} is a list of networks such as 10.0.0.0/8: {error}") from error
+
+
 SECRET_KEY = _required_or_kept("DJANGO_SECRET_KEY", "secret_key", random.token_urlsafe(50))
 SECRET_KEY_RING = _key_ring(
     _required_or_kept(
@@ -130,6 +139,11 @@ VAULT_TOKEN = _given("ORCHESTRATOR_VAULT_TOKEN")
 VAULT_ROLE_ID = _given("ORCHESTRATOR_VAULT_ROLE_ID")
 VAULT_SECRET_ID = _given("ORCHESTRATOR_VAULT_SECRET_ID")
 SECRETS_DIRECTORY = env.str("ORCHESTRATOR_SECRETS_DIRECTORY", default="")
+
+# ---------------------------------------------------------------- webhooks
+WEBHOOK_NETWORKS = _networks(  # besides the public internet
+    "ORCHESTRATOR_WEBHOOK_NETWORKS", env.list("ORCHESTRATOR_WEBHOOK_NETWORKS", default=[])
+)
 
 # ---------------------------------------------------------------- Django
 INSTALLED_APPS = [

@@ -18,7 +18,9 @@ from orchestrator.models import (
     Playbook,
     SavedTargets,
     User,
+    Webhook,
 )
+from orchestrator.webhooks import store
 
 _numbers = itertools.count(1)
 
@@ -73,6 +75,14 @@ def playbook(*, properties: Any = None, required: tuple[str, ...] = (), **fields
         "hosts": ["all"], "refreshed": timezone.now(),
     }  # fmt: skip
     return Playbook.objects.create(**defaults | fields)
+
+
+def webhook(*, event: str = "run.finished", **fields: Any) -> Webhook:
+    """A webhook for the end of runs unless told, in a new organization unless told."""
+    defaults = {"name": f"webhook {next(_numbers)}", "url": "https://receiver.example/hook", "events": [event]}
+    row = Webhook(**defaults | _owned(fields))
+    store(row)
+    return row
 
 
 def user(*, organization: Organization | None = None, role: Role | str = Role.OPERATOR, **fields: Any) -> User:

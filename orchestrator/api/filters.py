@@ -20,6 +20,7 @@ from orchestrator.models import (
     Command,
     CommandType,
     Credential,
+    DeliveryStatus,
     Device,
     MassCommand,
     Membership,
@@ -31,6 +32,9 @@ from orchestrator.models import (
     TaskResult,
     TaskStatus,
     User,
+    Webhook,
+    WebhookDelivery,
+    WebhookEvent,
 )
 from orchestrator.origin import Door
 from orchestrator.states import CommandStatus, RunStatus
@@ -242,6 +246,29 @@ class ScheduleFilter(OwnedFilter):
 
     class Meta:
         model = Schedule
+        fields: tuple[str, ...] = ()
+
+
+class WebhookFilter(OwnedFilter):
+    """``?organization=…&name=chat&enabled=true``."""
+
+    enabled = FlagFilter()
+
+    class Meta:
+        model = Webhook
+        fields: tuple[str, ...] = ()
+
+
+class WebhookDeliveryFilter(filters.FilterSet):  # type: ignore[misc]
+    """``?webhook=…&run=…&status=failed&event=run.finished``."""
+
+    webhook = filters.UUIDFilter()
+    run = filters.UUIDFilter(field_name="mass_command")
+    status = filters.MultipleChoiceFilter(choices=DeliveryStatus.choices)
+    event = filters.MultipleChoiceFilter(choices=WebhookEvent.choices)
+
+    class Meta:
+        model = WebhookDelivery
         fields: tuple[str, ...] = ()
 
 

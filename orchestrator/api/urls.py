@@ -20,6 +20,7 @@ from orchestrator.api import (
     schedule_views,
     schemes,  # noqa: F401 - registers itself
     user_views,
+    webhook_views,
 )
 
 router = SimpleRouter()
@@ -33,6 +34,8 @@ router.register("batch-command", run_views.MassCommandViewSet, basename="batch-c
 router.register("playbook", playbook_views.PlaybookViewSet, basename="playbook")
 router.register("schedule", schedule_views.ScheduleViewSet, basename="schedule")
 router.register("saved-targets", saved_targets.SavedTargetsViewSet, basename="saved-targets")
+router.register("webhook", webhook_views.WebhookViewSet, basename="webhook")
+router.register("webhook-delivery", webhook_views.DeliveryViewSet, basename="webhook-delivery")
 router.register("membership", membership_views.MembershipViewSet, basename="membership")
 router.register("audit", audit_views.AuditViewSet, basename="audit")
 people = SimpleRouter()

@@ -31,6 +31,7 @@ from orchestrator.models.saved_targets import SavedTargets
 from orchestrator.models.schedules import Overlap, Schedule
 from orchestrator.models.tokens import Token
 from orchestrator.models.users import Membership, User
+from orchestrator.models.webhooks import DeliveryStatus, Webhook, WebhookDelivery, WebhookEvent
 
 __all__ = (
     "AuditAction",
@@ -39,6 +40,7 @@ __all__ = (
     "CommandType",
     "Credential",
     "CredentialSecrets",
+    "DeliveryStatus",
     "Device",
     "DeviceCredential",
     "DeviceGroup",
@@ -62,6 +64,9 @@ __all__ = (
     "TaskStatus",
     "Token",
     "User",
+    "Webhook",
+    "WebhookDelivery",
+    "WebhookEvent",
     "fingerprints",
     "validate_host_key",
 )

@@ -126,6 +126,9 @@ class MassCommand(models.Model):
         indexes = (
             models.Index(fields=("-created", "-id"), name="mass_command_newest"),
             models.Index(fields=("organization", "-created"), name="mass_command_org_newest"),
+            # What webhooks are told of: the newest, of all runs.
+            models.Index(fields=("finished",), name="mass_command_finished", condition=Q(finished__isnull=False)),
+            models.Index(fields=("budget_spent",), name="mass_command_budget", condition=Q(budget_spent__isnull=False)),
             # What recovery looks at: few rows of many.
             models.Index(fields=("status",), name="mass_command_active", condition=Q(status__in=sorted(RUN_ACTIVE))),
         )

@@ -11,6 +11,7 @@ import requests
 import schemathesis
 import urllib3
 from django.db import transaction
+from django.utils import timezone
 from drf_spectacular.generators import SchemaGenerator
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.stateful import run_state_machine_as_test
@@ -25,7 +26,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from orchestrator.models import AuditEntry, Command, Schedule, Token, User
+from orchestrator.models import AuditEntry, Command, Schedule, Token, User, WebhookDelivery
 from tests import factories
 from tests.integration.api_addresses import finish, launch
 
@@ -47,6 +48,7 @@ PASSWORD = "a-long-Password-77"
 LIKELY = {
     "name": "another", "username": "another", "password": PASSWORD, "private_key": "", "host": "192.0.2.9",
     "host_key": "", "type": "custom", "cron": "0 4 * * 0", "timezone": "UTC", "controls": {}, "fingerprint": "",
+    "url": "https://receiver.example/hook",
 }  # fmt: skip
 LAUNCHES = ("/batch-command/", "/confirmation/", "/command/")
 SURPRISES = {  # what may leave no device to run on, or is over already
@@ -103,12 +105,17 @@ def rows(api: Any, service: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, s
     run, active = (launch(api(factories.superuser()), devices=[str(device.pk)])["id"] for _ in range(2))
     finish(run, "failed")
     schedule = Schedule.objects.create(name="nightly", type="reboot", cron="0 3 * * *", enabled=False, **own)
+    hook = factories.webhook(**own)
+    delivery = WebhookDelivery.objects.create(
+        webhook=hook, event="webhook.test", body="{}", status="failed", finished=timezone.now()
+    )
     kinds: dict[str, Any] = {
         "organization": organization, "device": device, "group": group, "location": location, "schedule": schedule,
         "credential": device.credentials.get(), "user": user, "membership": user.memberships.get(),
         "saved-targets": factories.saved_targets(targets={"organization": str(organization.pk)}, **own),
         "newcomer": factories.user(), "idle": factories.organization(),
         "audit": AuditEntry.objects.filter(action="run.launch").latest("at"),
+        "webhook": hook, "webhook-delivery": delivery,
         "playbook": factories.playbook(), "commands": Command.objects.filter(mass_command=run).get(),
         "token": Token.objects.issue(user=User.objects.get(username="root"), name="another")[0],
     }  # fmt: skip

@@ -8,7 +8,7 @@ from django.urls import URLPattern, get_resolver, reverse
 from django.utils import timezone
 
 from orchestrator.access import Role
-from orchestrator.models import AuditEntry, Device, MassCommand, Organization, Schedule
+from orchestrator.models import AuditEntry, Device, MassCommand, Organization, Schedule, WebhookDelivery
 from tests import factories
 from tests.integration.api_addresses import MISSING, UPTIME, finish, launch, with_token
 
@@ -55,6 +55,17 @@ TABLE: dict[str, dict[str, tuple[int, int, int, int]]] = {
         "get": (200, 200, 404, 404), "put": (200, 200, 404, 404), "patch": (200, 200, 404, 404),
         "delete": (204, 204, 404, 404),
     },
+    # Nor webhooks: their URLs are often secrets.
+    "webhook-list": {"get": (200, 200, 403, 403), "post": (201, 201, 403, 403)},
+    "webhook-detail": {
+        "get": (200, 200, 404, 404), "put": (200, 200, 404, 404), "patch": (200, 200, 404, 404),
+        "delete": (204, 204, 404, 404),
+    },
+    "webhook-secret": {"post": (200, 200, 404, 404)},
+    "webhook-test": {"post": (202, 202, 404, 404)},
+    "webhook-delivery-list": {"get": (200, 200, 403, 403)},
+    "webhook-delivery-detail": {"get": (200, 200, 404, 404)},
+    "webhook-delivery-send": {"post": (202, 202, 404, 404)},
     "user-list": {"get": (200, 403, 403, 403), "post": (201, 403, 403, 403)},
     "user-detail": {
         "get": (200, 404, 404, 404), "put": (200, 404, 404, 404), "patch": (200, 404, 404, 404),
@@ -152,28 +163,37 @@ class World:
             name="nightly", type="custom", input=UPTIME["input"], targets={"organization": str(self.organization.pk)},
             cron="0 3 * * *", next_run=timezone.now(), **own,
         )  # fmt: skip
+        self.webhook = factories.webhook(**own)
+        self.delivery = WebhookDelivery.objects.create(
+            webhook=self.webhook, event="webhook.test", body="{}", status="delivered", finished=timezone.now()
+        )
 
     def address(self, name: str, *, missing: bool = False) -> str:
         """The address of the route for the world's row, or for one that does not exist."""
         if name.endswith(WITHOUT_ID):
             return reverse(name)
-        kind = "run" if name.startswith("batch-command") else name.split("-", maxsplit=1)[0]
+        others = {"batch-command": "run", "webhook-delivery": "delivery"}
+        kind = others.get(name.rpartition("-")[0]) or name.split("-", maxsplit=1)[0]
         return reverse(name, args=[MISSING if missing else getattr(self, kind).pk])
 
     def body(self, name: str, method: str) -> Any:
         """A body that the route takes."""
         owner = str(self.organization.pk)
-        host_keys = {
+        hook = {"url": "https://receiver.example/other", "events": ["run.failed"]}
+        exact: dict[str, Any] = {
             "device-host-keys": {"devices": [str(self.device.pk)]},
             "device-known-hosts": {"organization": owner, "known_hosts": "127.0.0.1 ssh-ed25519 AAAA"},
+            "device-host-key": {},
+            "device-command": UPTIME,
+            "batch-command-list": {**UPTIME, "organization": owner},
+            "batch-command-confirmation": {**UPTIME, "organization": owner},
+            "webhook-secret": {},
+            "webhook-test": {},
+            "webhook-delivery-send": {},
         }
-        if name in host_keys:
-            return host_keys[name]
-        if name in ("batch-command-list", "batch-command-confirmation"):
-            return {**UPTIME, "organization": owner}
-        if name == "device-command":
-            return UPTIME
-        if name.startswith("batch-command") or name == "device-host-key":
+        if name in exact:
+            return exact[name]
+        if name.startswith("batch-command"):
             return {}
         if name.startswith("schedule"):
             return {**UPTIME, "name": "weekly", "targets": {"organization": owner}, "cron": "0 4 * * 0"}
@@ -182,8 +202,8 @@ class World:
             return {"organization": owner, "user": str(user.pk), "role": "operator"}
         if name.startswith("user"):
             return {"username": "somebody-else", "password": "a-long-Password-77"}
-        secret, host = {"password": "a-Secret"}, {"host": "192.0.2.9"}
-        kinds: dict[str, Any] = {"credential": secret, "device": host, "saved": {"targets": {"platform": "linux"}}}
+        secret, host, saved = {"password": "a-Secret"}, {"host": "192.0.2.9"}, {"targets": {"platform": "linux"}}
+        kinds: dict[str, Any] = {"credential": secret, "device": host, "saved": saved, "webhook": hook}
         more = kinds.get(name.split("-", maxsplit=1)[0], {})
         body = {"name": "another", **more}
         return body if name.startswith("organization") else {**body, "organization": owner}

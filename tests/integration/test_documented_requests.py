@@ -172,8 +172,8 @@ def service(live_server: Any, outbox: Any, monkeypatch: pytest.MonkeyPatch) -> d
 
 
 def example(language: str) -> str:
-    """The only program in this language on the page."""
-    [program] = re.findall(rf"^```{language}\n(.*?)^```$", DOCUMENT.read_text(), re.DOTALL | re.MULTILINE)
+    """The first program in this language on the page: a client's."""
+    program, *_ = re.findall(rf"^```{language}\n(.*?)^```$", DOCUMENT.read_text(), re.DOTALL | re.MULTILINE)
     return str(program)
 
 

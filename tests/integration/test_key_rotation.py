@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from orchestrator import resealing
 from orchestrator.admin import drafts
-from orchestrator.models import AuditEntry, Credential, CredentialSecrets, MassCommand, Schedule
+from orchestrator.models import AuditEntry, Credential, CredentialSecrets, MassCommand, Schedule, Webhook
 from orchestrator.models.sealed import sealed_columns
 from orchestrator.secrets import key_of, open_sealed, seal
 from orchestrator.settings import BASE_DIR
@@ -44,7 +44,7 @@ def rotate(*words: str) -> str:
     return out.getvalue()
 
 
-def one_of_each() -> tuple[Credential, MassCommand, Schedule, uuid.UUID]:
+def one_of_each() -> tuple[Credential, MassCommand, Schedule, Webhook, uuid.UUID]:
     """A row of each table that seals."""
     credential = factories.credential()
     run = MassCommand(type="change_password", device_count=1, queued_count=1)
@@ -54,21 +54,23 @@ def one_of_each() -> tuple[Credential, MassCommand, Schedule, uuid.UUID]:
     schedule.set_secret_input(SECRET)
     schedule.save()
     draft = drafts.add(drafts.Draft(owner=factories.user().pk, type="change_password", input=SECRET))
-    return credential, run, schedule, draft
+    return credential, run, schedule, factories.webhook(), draft
 
 
 @pytest.mark.django_db
 def test_everything_sealed_is_sealed_anew_and_the_old_key_can_go(ring: Any) -> None:
-    credential, run, schedule, draft = one_of_each()
+    credential, run, schedule, webhook, draft = one_of_each()
+    secrets = webhook.signing_secrets()
     ring.SECRET_KEY_RING = {"new": NEW, "old": OLD}
-    assert "Key old only opens: 4 secrets need it." in rotate("--check")
+    assert "Key old only opens: 5 secrets need it." in rotate("--check")
     assert Credential.objects.get().sealed == credential.sealed  # a check changes nothing
     said = rotate()
     assert {f"{column}: 1 sealed anew" for column in sealed_columns()} <= set(said.splitlines())
-    assert "Key new seals: 4 secrets.\nKey old only opens: no longer needed." in said
+    assert "Key new seals: 5 secrets.\nKey old only opens: no longer needed." in said
     ring.SECRET_KEY_RING = {"new": NEW}
-    for row in (credential, run, schedule):
+    for row in (credential, run, schedule, webhook):
         row.refresh_from_db()
+    assert webhook.signing_secrets() == secrets
     assert credential.secrets().password == "old-Secret1"
     assert run.secret_input() == schedule.secret_input() == SECRET
     stored = Session.objects.get(session_key=f"draft{draft.hex}").session_data

@@ -25,7 +25,14 @@ FILE = re.compile(r"`((?:orchestrator|tests|ansible_plugins|inventory_plugins|pl
 ARROW = re.compile(r"^ *(\w+) --> (\w+)(?: : .*)?$", re.MULTILINE)
 LOCAL_PATH = re.compile(r"/(?:work|root|home)/")
 URL_HOST = re.compile(r"https?://([^/\s`)>]+)")
-HOSTS = {"127.0.0.1:8000", "fleet.example.org", "semver.org", "html.spec.whatwg.org"}
+HOSTS = {
+    "127.0.0.1:8000",
+    "example.org",
+    "fleet.example.org",
+    "semver.org",
+    "www.standardwebhooks.com",
+    "html.spec.whatwg.org",
+}
 
 
 def settings_read() -> dict[str, object]:

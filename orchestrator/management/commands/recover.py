@@ -3,19 +3,22 @@
 import logging
 import signal
 import threading
+from collections.abc import Callable
 from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandParser
 from django.db import Error as DatabaseError
-from django.db import connection
+from django.db import close_old_connections, connection
 
 from orchestrator.cataloguing import Watch
+from orchestrator.notifying import Notifier
 from orchestrator.recovery import recover
 
 log = logging.getLogger(__name__)
 
 _INTERVAL: Final = 5.0  # seconds
 _WATCH: Final = 10.0  # seconds between two looks at the directories of playbooks
+_NOTIFY: Final = 2.0  # seconds between two looks at what webhooks are to be told
 
 
 class Command(BaseCommand):
@@ -32,12 +35,14 @@ class Command(BaseCommand):
         """Run."""
         if not options["forever"]:
             recover()
+            Notifier().look()
             return
         stopped = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stopped.set())
-        # beside the rounds: Ansible may take minutes to read many playbooks
-        threading.Thread(target=_watch, args=(stopped,), name="catalogue", daemon=True).start()
+        # beside the rounds: Ansible may take minutes to read many playbooks, and a receiver may let us wait
+        for name, work, pause in (("catalogue", Watch().look, _WATCH), ("webhooks", Notifier().look, _NOTIFY)):
+            threading.Thread(target=_repeat, args=(stopped, name, work, pause), name=name, daemon=True).start()
         while not stopped.is_set():
             try:
                 recover()
@@ -47,14 +52,13 @@ class Command(BaseCommand):
             stopped.wait(options["interval"])
 
 
-def _watch(stopped: threading.Event) -> None:
-    """Keep the catalogue of playbooks up to date."""
-    watch = Watch()
+def _repeat(stopped: threading.Event, name: str, work: Callable[[], object], pause: float) -> None:
+    """Do something again and again, with so many seconds between; what breaks it once breaks it once."""
     while not stopped.is_set():
         try:
-            watch.look()
+            work()
         except Exception:
-            log.exception("The catalogue of playbooks can't be refreshed; trying again")
+            log.exception("The %s: something went wrong; trying again", name)
         finally:
-            connection.close()
-        stopped.wait(_WATCH)
+            close_old_connections()
+        stopped.wait(pause)
