@@ -1,12 +1,13 @@
 """Runs whose rows are set directly, for tests of pages: nothing is executed."""
 
-from collections.abc import Mapping
+import uuid
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 from django.utils import timezone
 
-from orchestrator.models import Command, MassCommand
+from orchestrator.models import Command, MassCommand, TaskResult, TaskStatus
 from orchestrator.states import OPEN, CommandStatus, RunStatus, summarize
 from tests import factories
 
@@ -53,4 +54,22 @@ def _row(made: MassCommand, organization: Any, status: CommandStatus, name: str,
         stderr="ash: uptim: not found\n" if status == CommandStatus.FAILED else "",
         started=None if status in {CommandStatus.QUEUED, CommandStatus.SKIPPED} else timezone.now(),
         finished=None if status in OPEN else timezone.now(),
+    )  # fmt: skip
+
+
+def tasks(made: MassCommand, names: Sequence[str], *, last: TaskStatus = TaskStatus.OK, **texts: str) -> None:
+    """Let each finished row of a run have these tasks; all are "changed" but the last one, which is as told."""
+    began = made.started or timezone.now()
+    rows = list(Command.objects.filter(mass_command=made, finished__isnull=False))
+    TaskResult.objects.bulk_create(
+        (
+            TaskResult(
+                id=uuid.uuid4(), command=row, number=number, play="Sites", task=name, module="ansible.builtin.raw",
+                status=last if number == len(names) else TaskStatus.CHANGED,
+                started=began + timedelta(seconds=number), duration=0.5 * number, **texts,
+            )
+            for row in rows
+            for number, name in enumerate(names, start=1)
+        ),
+        batch_size=2_000,
     )  # fmt: skip

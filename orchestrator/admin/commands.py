@@ -13,9 +13,10 @@ from unfold.decorators import display
 
 from orchestrator.admin.labels import COMMAND_LABELS
 from orchestrator.admin.playbook_inputs import words_of
+from orchestrator.admin.run_tasks import recap_of, tasks_of
 from orchestrator.admin.scoped import OrganizationScopedAdmin, VisibleFilter, access_of
 from orchestrator.admin.terminal import colored
-from orchestrator.models import Command, MassCommand
+from orchestrator.models import Command, CommandType, MassCommand
 
 
 @admin.register(Command)
@@ -76,6 +77,8 @@ class CommandAdmin(OrganizationScopedAdmin):
             "input": words_of(_input(row, run)),
             "address": reverse("admin:orchestrator_command_change", args=[row.pk]),
         }
+        if row.type == CommandType.PLAYBOOK:
+            context |= {"tasks": tasks_of(row, request), "recap": recap_of(row)}
         if "fragment" in request.GET:
             return TemplateResponse(request, "orchestrator/output.html", context)
         context |= {**self.admin_site.each_context(request), "title": f"{row.device_name}: {row.get_type_display()}"}

@@ -23,11 +23,12 @@ from orchestrator.admin.labels import RUN_LABELS
 from orchestrator.admin.outputs import grouped, summary_of
 from orchestrator.admin.playbook_inputs import words_of
 from orchestrator.admin.results import Results, shares
+from orchestrator.admin.run_tasks import devices_of, summaries_of
 from orchestrator.admin.running import open_wizard
 from orchestrator.admin.scoped import OrganizationScopedAdmin, VisibleFilter, access_of
 from orchestrator.admin.timeline import timeline_of
 from orchestrator.exceptions import OrchestratorError
-from orchestrator.models import Command, MassCommand
+from orchestrator.models import Command, MassCommand, TaskStatus
 from orchestrator.secrets import MASK
 from orchestrator.states import FINISHED, CommandStatus
 from orchestrator.targeting import MAX_PICKED, TargetFilter
@@ -68,6 +69,7 @@ class MassCommandAdmin(OrganizationScopedAdmin):
             path("<uuid:pk>/progress/", wrap(never_cache(self.progress_view)), name=f"{name}progress"),
             path("<uuid:pk>/grid/", wrap(never_cache(self.grid_view)), name=f"{name}grid"),
             path("<uuid:pk>/outputs/", wrap(self.outputs_view), name=f"{name}outputs"),
+            path("<uuid:pk>/tasks/", wrap(never_cache(self.tasks_view)), name=f"{name}tasks"),
             path("<uuid:pk>/cancel/", wrap(self.cancel_view), name=f"{name}cancel"),
             path("<uuid:pk>/pause/", wrap(self.pause_view), name=f"{name}pause"),
             path("<uuid:pk>/again/", wrap(self.again_view), name=f"{name}again"),
@@ -99,6 +101,8 @@ class MassCommandAdmin(OrganizationScopedAdmin):
         context = {"run": run, "results": results, "shares": shares(run.counts, here), "address": here}
         if (fragment := request.GET.get("fragment")) == "results":
             return TemplateResponse(request, "orchestrator/results.html", context)
+        if fragment == "tasks":
+            return TemplateResponse(request, "orchestrator/tasks.html", _tasks(run))
         context["timeline"] = timeline_of(run)
         if fragment == "timeline":
             return TemplateResponse(request, "orchestrator/timeline.html", context)
@@ -156,6 +160,22 @@ class MassCommandAdmin(OrganizationScopedAdmin):
             "back": reverse(f"{_ADDRESS}change", args=[run.pk]),
         }  # fmt: skip
         return TemplateResponse(request, "orchestrator/outputs.html", context)
+
+    def tasks_view(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+        """The tasks of a playbook over all devices; with ``?task=…&status=failed`` the devices of one."""
+        run = self._run(request, pk)
+        here = reverse(f"{_ADDRESS}tasks", args=[run.pk])
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"{run}: tasks", "all": here, "back": reverse(f"{_ADDRESS}change", args=[run.pk]),
+        }  # fmt: skip
+        if "task" in request.GET:
+            named, tasks = devices_of(run, request)
+            status = dict(TaskStatus.choices).get(named["status"], "")
+            context |= {"named": named, "tasks": tasks, "status": status}
+        else:
+            context |= _tasks(run)
+        return TemplateResponse(request, "orchestrator/tasks_page.html", context)
 
     def cancel_view(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
         """Ask, then stop the run."""
@@ -241,6 +261,11 @@ class MassCommandAdmin(OrganizationScopedAdmin):
             notes=run.notes, controls=controls, parent=parent,
         )  # fmt: skip
         return open_wizard(draft, step="command" if secret else "review")  # a secret must be typed anew
+
+
+def _tasks(run: MassCommand) -> dict[str, Any]:
+    summaries, more = summaries_of(run)
+    return {"summaries": summaries, "more": more}
 
 
 def _again() -> list[CommandStatus]:

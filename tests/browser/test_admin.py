@@ -12,7 +12,7 @@ from playwright.sync_api import Page, ViewportSize, expect
 from orchestrator.access import Role
 from orchestrator.admin import drafts
 from orchestrator.admin.drafts import Draft
-from orchestrator.models import Command, MassCommand, Organization, User
+from orchestrator.models import Command, MassCommand, Organization, TaskStatus, User
 from orchestrator.states import CommandStatus, RunStatus
 from orchestrator.targeting import TargetFilter
 from tests import factories, run_rows
@@ -280,6 +280,12 @@ def _pages(organization: Organization, user: User) -> dict[str, str]:
     device = factories.device(organization=organization, name="gateway")
     ended = run_rows.run({CommandStatus.SUCCESS: 30, CommandStatus.FAILED: 2}, organization=organization)
     active = run_rows.run({CommandStatus.SUCCESS: 3, CommandStatus.RUNNING: 2}, organization=organization)
+    played = run_rows.run(
+        {CommandStatus.SUCCESS: 3}, organization=organization, type="playbook", playbook="net/all",
+        playbook_digest="d" * 64,
+    )  # fmt: skip
+    run_rows.tasks(played, ["Copy", "Restart"], last=TaskStatus.FAILED, message="no such service", diff="-a\n+b\n")
+    tasks = reverse("admin:orchestrator_masscommand_tasks", args=[played.pk])
     row = ended.commands.filter(status=CommandStatus.SUCCESS)[0]
     Command.objects.filter(pk=row.pk).update(stdout="another\n up 3 days")
     return (
@@ -292,6 +298,10 @@ def _pages(organization: Organization, user: User) -> dict[str, str]:
             "runs": reverse("admin:orchestrator_masscommand_changelist"),
             "ended run": _change(ended),
             "active run": _change(active),
+            "played run": _change(played),
+            "tasks": tasks,
+            "task": f"{tasks}?task=Copy&status=changed",
+            "tasks of a device": reverse("admin:orchestrator_command_change", args=[played.commands.all()[0].pk]),
             "outputs": reverse("admin:orchestrator_masscommand_outputs", args=[ended.pk]),
             "cancel": reverse("admin:orchestrator_masscommand_cancel", args=[active.pk]),
             "result": reverse("admin:orchestrator_command_change", args=[row.pk]),

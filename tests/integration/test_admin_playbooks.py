@@ -1,15 +1,27 @@
 """The users' own playbooks in the admin: chosen, filled in by a form of their schema, run, and run again."""
 
 import json
+import uuid
 from typing import Any
 
 import pytest
 from django.contrib.sessions.models import Session
 from django.urls import reverse
+from django.utils import timezone
 
 from orchestrator.access import Role
 from orchestrator.admin.playbook_inputs import LEFT_OUT, MORE, fields_of
-from orchestrator.models import Device, MassCommand, Organization, Playbook, PlaybookStatus, Schedule
+from orchestrator.models import (
+    Command,
+    Device,
+    MassCommand,
+    Organization,
+    Playbook,
+    PlaybookStatus,
+    Schedule,
+    TaskResult,
+    TaskStatus,
+)
 from orchestrator.states import CommandStatus
 from tests import factories, run_rows
 from tests.integration.operator import Operator
@@ -288,3 +300,80 @@ def test_what_a_field_must_keep_to_is_told_beside_it() -> None:
     assert fields["servers"].help_text == "At most 2 entries. One a line. Each: Format: ipv4."
     assert fields["extra"].help_text == "As JSON: an object, with mtu."
     assert fields["mode"].choices[0] == ("", "Left blank: safe")  # type: ignore[attr-defined]
+
+
+# ---------------------------------------------------------------- what the tasks did
+@pytest.fixture
+def ended(organization: Organization) -> MassCommand:
+    """A run of a playbook on three devices, one of which failed at its last task."""
+    run = run_rows.run(
+        {CommandStatus.SUCCESS: 2, CommandStatus.FAILED: 1}, organization=organization, type="playbook",
+        playbook="net/site", playbook_digest="d" * 64, input={},
+    )  # fmt: skip
+    run_rows.tasks(run, ["Copy", "Restart"], message="<b>said</b>", diff="--- before\n+++ after\n@@ -1 +1 @@\n-a\n+b\n")
+    failed = TaskResult.objects.filter(command__status=CommandStatus.FAILED, task="Restart")
+    failed.update(status=TaskStatus.FAILED, message="no such service", stderr="restart: not found", rc=127)
+    Command.objects.filter(status=CommandStatus.FAILED).update(recap={"ok": 0, "changed": 1, "failed": 1})
+    return run
+
+
+def test_each_task_is_told_over_all_devices_and_leads_to_them(operator: Operator, ended: MassCommand) -> None:
+    assert "fragment=tasks" in operator.get("masscommand_change", ended.pk).content.decode()
+    page = operator.get("masscommand_change", ended.pk, fragment="tasks")
+    tasks = page.context["summaries"]
+    assert [(task.task, [(part.status, part.count) for part in task.counts]) for task in tasks] == [
+        ("Copy", [("changed", 3)]), ("Restart", [("failed", 1), ("ok", 2)]),
+    ]  # fmt: skip
+    assert [(task.average, task.most) for task in tasks] == [("0.5 s", "0.5 s"), ("1.0 s", "1.0 s")]
+    listed = operator.client.get(tasks[1].counts[0].href)
+    assert [row.command.device_name for row in listed.context["tasks"].rows] == ["failed-00000"]
+    assert "no such service" in listed.content.decode()
+    assert "Copy" in operator.get("masscommand_tasks", ended.pk).content.decode()
+
+
+def test_a_device_tells_what_each_task_did_there(operator: Operator, ended: MassCommand) -> None:
+    row = Command.objects.get(status=CommandStatus.FAILED)
+    for query in ({}, {"fragment": "1"}):
+        page = operator.get("command_change", row.pk, **query).content.decode()
+        assert "1 changed, 1 failed" in page
+        assert "&lt;b&gt;said&lt;/b&gt;" in page
+        assert '<div class="o-diff-added">+b</div>' in page
+        assert "restart: not found" in page
+        assert "exit code 127" in page
+        assert "It printed nothing" not in page
+    TaskResult.objects.bulk_create(
+        TaskResult(
+            id=uuid.uuid4(), command=row, number=number, task=f"task {number:03}", status="ok", duration=1,
+            started=timezone.now(),
+        )
+        for number in range(60)
+    )  # fmt: skip
+    first = operator.get("command_change", row.pk).content.decode()
+    assert "1 to 50 of 62" in first
+    second = operator.get("command_change", row.pk, page="2").content.decode()
+    assert 'start="51"' in second
+    assert "task 059" in second
+    assert "task 000" not in second
+
+
+def test_tasks_exist_for_members_only(client: Any, ended: MassCommand) -> None:
+    stranger = Operator(client, factories.user(organization=factories.organization(), is_staff=True))
+    assert stranger.get("masscommand_tasks", ended.pk).status_code == 404
+    assert stranger.get("masscommand_tasks", ended.pk, task="Copy").status_code == 404
+
+
+def test_a_task_on_many_devices_takes_few_queries_and_pages(
+    operator: Operator, organization: Organization, django_assert_max_num_queries: Any
+) -> None:
+    run = run_rows.run({CommandStatus.SUCCESS: 120}, organization=organization, type="playbook", playbook="net/site",
+                       playbook_digest="d" * 64)  # fmt: skip
+    run_rows.tasks(run, [f"Task {number}" for number in range(5)])
+    with django_assert_max_num_queries(12):
+        page = operator.get("masscommand_tasks", run.pk)
+    assert [task.count for task in page.context["summaries"]] == [120] * 5
+    with django_assert_max_num_queries(12):
+        listed = operator.client.get(page.context["summaries"][0].counts[0].href)
+    assert listed.context["tasks"].rows[0].command.device_name == "success-00000"
+    following = operator.client.get(listed.request["PATH_INFO"] + listed.context["tasks"].next)
+    assert following.context["tasks"].rows[0].command.device_name == "success-00050"
+    assert operator.get("masscommand_tasks", run.pk, task="Task 1", page="9" * 30).status_code == 200

@@ -54,12 +54,18 @@
     // All rows of a run are looked at for the cells and the timeline: the larger it is, the rarer.
     let whole = 0; // time of the last look
     let stale = false; // there was none after the last change
+    const tasks = document.getElementById("tasks");
+    let summed = Date.now(); // time of the last sum over the tasks, which are many for each device
     async function redrawAll() {
         await redraw(rows, "results");
         stale = Date.now() - whole < Number(page.dataset.devices) / 5; // milliseconds: 2 s for 10,000 devices
         if (stale) return;
         whole = Date.now();
         await redraw(document.getElementById("course"), "timeline");
+        if (tasks && Date.now() - summed > Math.max(5000, 2 * Number(page.dataset.devices))) { // milliseconds
+            await redraw(tasks, "tasks");
+            summed = Date.now();
+        }
         await window.orchestratorCells?.();
     }
 
