@@ -11,6 +11,7 @@ from orchestrator.admin import (  # noqa: F401 - each registers its pages
     credentials,
     devices,
     organizations,
+    playbooks,
     queue,
     runs,
     saved_targets,

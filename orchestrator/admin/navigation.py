@@ -66,6 +66,8 @@ def _commands(request: HttpRequest) -> list[dict[str, Any]]:
         runs = reverse("admin:orchestrator_masscommand_changelist")
         active: Any = request.path.startswith(runs) and not request.path.startswith(wizard)
         items.append({"title": "Runs", "icon": "checklist", "link": runs, "active": active})
+        playbooks = reverse("admin:orchestrator_playbook_changelist")
+        items.append({"title": "Playbooks", "icon": "menu_book", "link": playbooks})
         schedules = reverse("admin:orchestrator_schedule_changelist")
         items.append({"title": "Schedules", "icon": "event_repeat", "link": schedules})
         history = reverse("admin:orchestrator_command_changelist")

@@ -22,12 +22,13 @@ from orchestrator.models import (
     Location,
     MassCommand,
     Organization,
+    Playbook,
     User,
 )
 
 
 class OrganizationForm(RowForm):
-    """``allowed_types``: all of them (null), or a list that may be empty and then allows nothing."""
+    """``allowed_types``, ``allowed_playbooks``: all (null), or a list that may be empty and then allows nothing."""
 
     every_type = forms.BooleanField(
         label="Every command type", required=False, widget=UnfoldBooleanSwitchWidget,
@@ -39,21 +40,34 @@ class OrganizationForm(RowForm):
         required=False,
         widget=UnfoldAdminCheckboxSelectMultipleWidget,
     )
+    every_playbook = forms.BooleanField(
+        label="Every playbook", required=False, widget=UnfoldBooleanSwitchWidget,
+        help_text="Also those that are added to the catalogue later. Otherwise only the ones ticked below.",
+    )  # fmt: skip
+    allowed_playbooks = forms.MultipleChoiceField(
+        label="Allowed playbooks", required=False, widget=UnfoldAdminCheckboxSelectMultipleWidget
+    )
 
     class Meta:
         model = Organization
-        fields = ("name", "is_active", "allowed_types", "keep_days", "secret_folder")
+        fields = ("name", "is_active", "allowed_types", "allowed_playbooks", "keep_days", "secret_folder")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if "every_type" in self.fields:  # not for those who may only look
             self.fields["every_type"].initial = self.instance.allowed_types is None
+            self.fields["every_playbook"].initial = self.instance.allowed_playbooks is None
+            # All, as whoever may change this may allow all; and what is allowed but not there at the moment.
+            names = {*Playbook.objects.values_list("name", flat=True), *(self.instance.allowed_playbooks or ())}
+            choices = [(name, name) for name in sorted(names)]
+            self.fields["allowed_playbooks"].choices = choices  # type: ignore[attr-defined]
 
     def clean(self) -> dict[str, Any]:
-        """Every type is stored as null."""
+        """Every type, and every playbook, is stored as null."""
         values = super().clean() or {}
-        if values.get("every_type"):
-            values["allowed_types"] = None
+        for switch, name in (("every_type", "allowed_types"), ("every_playbook", "allowed_playbooks")):
+            if values.get(switch):
+                values[name] = None
         return values
 
 
@@ -71,15 +85,15 @@ class OrganizationAdmin(OrganizationScopedAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         """The switch stands for a stored null, so those who may only look see the outcome instead."""
-        shown = ("every_type", "allowed_types")
+        shown: tuple[str, ...] = ("every_type", "allowed_types", "every_playbook", "allowed_playbooks")
         if obj is not None and not self.has_change_permission(request, obj):
-            shown = ("types",)  # type: ignore[assignment]
+            shown = ("types", "playbooks")
         about = ("name", "is_active", "keep_days", "secret_folder")
         return ((None, {"fields": about}), ("Commands on its devices", {"fields": shown}))
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """See ``get_fieldsets``; superusers alone say which secrets an organization may refer to."""
-        shown = () if obj is None or self.has_change_permission(request, obj) else ("types",)
+        shown = () if obj is None or self.has_change_permission(request, obj) else ("types", "playbooks")
         return shown if access_of(request).everything else (*shown, "secret_folder")
 
     def get_queryset(self, request: HttpRequest) -> Any:
@@ -129,6 +143,11 @@ class OrganizationAdmin(OrganizationScopedAdmin):
         if row.allowed_types is None:
             return "all"
         return ", ".join(str(CommandType(name).label) for name in row.allowed_types) or "none"
+
+    @admin.display(description="allowed playbooks")
+    def playbooks(self, row: Organization) -> str:
+        """Which playbooks may run on its devices."""
+        return "all" if row.allowed_playbooks is None else ", ".join(row.allowed_playbooks) or "none"
 
 
 class PartAdmin(RunAction, OrganizationScopedAdmin):

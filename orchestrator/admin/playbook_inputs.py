@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from django import forms
@@ -83,6 +84,32 @@ def fields_of(playbook: Playbook, stored: Mapping[str, Any], hidden: Iterable[st
         about = {"description": "Inputs that the playbook takes without naming them, as an object of JSON."}
         fields[MORE] = _json_field("Further inputs", about, more or LEFT_OUT, "")
     return fields
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """An input in words."""
+
+    name: str
+    kind: str
+    required: bool
+    about: str
+
+
+def described(playbook: Playbook) -> list[Described]:
+    """What a playbook takes, for people who want to know before they run it."""
+    required = frozenset(_names(playbook.schema.get("required")))
+    told = []
+    for name, field in fields_of(playbook, {}, ()).items():
+        about = _resolved(playbook.schema["properties"].get(name), playbook.schema)
+        kind = "secret" if is_secret(about) else _kind(about) or "any"
+        if isinstance(about.get("enum"), list):
+            kind = f"one of {shown(about['enum'])}"
+        default = f"Left blank: {shown(about['default'])[:_SHOWN]}." if "default" in about else ""
+        text = str(field.help_text)
+        text = text if default in text else f"{text} {default}".strip()
+        told.append(Described(name or "others", kind, name in required, text))
+    return told
 
 
 def shown(value: Any) -> str:

@@ -17,7 +17,8 @@ from orchestrator.admin.scoped import access_of
 from orchestrator.admin.tags import TagsField
 from orchestrator.admin.wizard_frame import address, changed_meanwhile, page, with_draft
 from orchestrator.exceptions import InvalidFieldError, OrchestratorError
-from orchestrator.models import Device, Platform
+from orchestrator.models import CommandType, Device, Platform
+from orchestrator.models.playbooks import PLAYBOOK_NAME_LENGTH
 from orchestrator.targeting import REASONS, TargetFilter, TargetSet, resolve
 
 SCOPES: Final = (
@@ -92,7 +93,10 @@ class TargetsForm(forms.Form):
 
 
 def new(request: HttpRequest) -> HttpResponse:
-    """The first step of a new run; ``?group=…`` and the like choose in advance, so that a choice can be bookmarked."""
+    """The first step of a new run; ``?group=…`` and the like choose in advance, so that a choice can be bookmarked.
+
+    ``?playbook=…`` is chosen in the next step.
+    """
     return _targets(request, None)
 
 
@@ -153,7 +157,11 @@ def _initial(before: TargetFilter) -> dict[str, Any]:
 def _keep(request: HttpRequest, draft: Draft | None, wanted: TargetFilter) -> HttpResponse:
     if draft is None:
         owner = uuid.UUID(str(request.user.pk))
-        return HttpResponseRedirect(address("command", drafts.add(Draft(owner=owner, targets=wanted))))
+        playbook = request.GET.get("playbook", "")[:PLAYBOOK_NAME_LENGTH].replace("\x00", "")
+        draft = Draft(
+            owner=owner, targets=wanted, type=CommandType.PLAYBOOK.value if playbook else "", playbook=playbook
+        )
+        return HttpResponseRedirect(address("command", drafts.add(draft)))
     if not drafts.save(replace(draft, targets=wanted)):
         return changed_meanwhile(request, "targets", draft.id)
     return HttpResponseRedirect(address("command", draft.id))

@@ -63,7 +63,7 @@ def world(db: Any) -> World:
 
 
 LISTS = [f"admin:orchestrator_{name}_changelist" for name in MODELS if name != "membership"]
-ALL_PAGES = [*LISTS, "admin:index", "admin:orchestrator_token_changelist"]
+ALL_PAGES = [*LISTS, "admin:index", "admin:orchestrator_token_changelist", "admin:orchestrator_playbook_changelist"]
 
 
 @pytest.mark.parametrize("name", ALL_PAGES)

@@ -377,3 +377,75 @@ def test_a_task_on_many_devices_takes_few_queries_and_pages(
     following = operator.client.get(listed.request["PATH_INFO"] + listed.context["tasks"].next)
     assert following.context["tasks"].rows[0].command.device_name == "success-00050"
     assert operator.get("masscommand_tasks", run.pk, task="Task 1", page="9" * 30).status_code == 200
+
+
+# ---------------------------------------------------------------- the catalogue
+def test_the_catalogue_tells_what_there_is_and_what_is_wrong(
+    operator: Operator, organization: Organization, site: Playbook
+) -> None:
+    broken = factories.playbook(name="broken", status=PlaybookStatus.BROKEN, message="no_such_module at line 4")
+    Playbook.objects.filter(pk=site.pk).update(url="https://fleet.example.org/net.git", commit="c" * 40)
+    run_rows.run({CommandStatus.SUCCESS: 1}, organization=organization, type="playbook", playbook="net/site",
+                 playbook_digest="d" * 64, label="last night")  # fmt: skip
+    listed = operator.get("playbook_changelist").content.decode()
+    for text in ("net/site", "Sets a site up.", "https://fleet.example.org/net.git", "c" * 12, "no_such_module"):
+        assert text in listed
+    page = operator.get("playbook_change", site.pk).content.decode()
+    for text in ("c" * 40, organization.name, "last night", "one of fast, safe, 3", "Left blank: safe.", "secret"):
+        assert text in page
+    assert "/nowhere" not in page  # where it lies on the server
+    assert "?playbook=net%2Fsite" in page
+    page = operator.get("playbook_change", broken.pk).content.decode()
+    assert "no_such_module at line 4" in page
+    assert "?playbook=" not in page
+
+
+def test_a_playbook_exists_where_it_is_allowed(
+    client: Any, operator: Operator, organization: Organization, site: Playbook
+) -> None:
+    organization.allowed_playbooks = []
+    organization.save()
+    assert operator.get("playbook_change", site.pk).status_code == 404
+    assert "net/site" not in operator.get("playbook_changelist").content.decode()
+    viewer = Operator(client, factories.user(organization=factories.organization(), role=Role.VIEWER, is_staff=True))
+    page = viewer.get("playbook_change", site.pk).content.decode()
+    assert "?playbook=" not in page
+    assert organization.name not in page
+    assert viewer.get("playbook_history", site.pk).status_code == 404
+
+
+def test_a_playbook_that_was_chosen_in_the_catalogue_is_chosen_in_the_wizard(
+    operator: Operator, device: Device, site: Playbook
+) -> None:
+    address = reverse("admin:orchestrator_run_new") + "?playbook=net/site"
+    reply = operator.client.post(address, {"scope": "filter", "organization": device.organization_id}, follow=True)
+    page = reply.content.decode()
+    assert '<option value="net/site" selected>' in page
+    assert 'name="playbook__port"' in page
+
+
+def test_an_organization_s_playbooks_are_ticked(client: Any, organization: Organization, site: Playbook) -> None:
+    administrator = Operator(
+        client, factories.user(organization=organization, role=Role.ADMINISTRATOR, is_staff=True)
+    )  # fmt: skip
+    factories.playbook(name="other")
+    sent = {
+        "name": organization.name, "is_active": "on", "every_type": "on", "keep_days": "",
+        "memberships-TOTAL_FORMS": "0", "memberships-INITIAL_FORMS": "0",
+    }  # fmt: skip
+    for more, stored in (
+        ({"allowed_playbooks": ["net/site"]}, ["net/site"]),
+        ({}, []),
+        ({"every_playbook": "on", "allowed_playbooks": ["other"]}, None),
+    ):
+        reply = administrator.post("organization_change", organization.pk, data=sent | more)
+        assert reply.status_code == 302, reply.context["adminform"].errors
+        organization.refresh_from_db()
+        assert organization.allowed_playbooks == stored
+    organization.allowed_playbooks = ["gone/long-ago", "other"]
+    organization.save()
+    page = administrator.get("organization_change", organization.pk).content.decode()
+    assert 'value="gone/long-ago"' in page  # not taken away by saving
+    assert 'value="net/site"' in page  # nobody there may run it, but it can be allowed
+    viewer = Operator(client, factories.user(organization=organization, role=Role.VIEWER, is_staff=True))
+    assert "gone/long-ago, other" in viewer.get("organization_change", organization.pk).content.decode()
