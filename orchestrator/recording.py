@@ -269,7 +269,7 @@ class Recorder:
                 if row := by_id.get(assignment.command):
                     _wait(row, event) if self._may_wait(row, event) else _apply(row, event)
                     row.change = change
-            Command.objects.bulk_update(by_id.values(), _FIELDS)
+            Command.objects.write(by_id.values(), _FIELDS)
             moves = Counter((before[pk], row.status) for pk, row in by_id.items() if row.status != before[pk])
             MassCommand.objects.count_moves(self._run, moves)
             MassCommand.objects.spend_budget(self._run)
