@@ -6,11 +6,12 @@ queued or running: so ``max_concurrency`` holds whatever the number of workers, 
 
 import logging
 import math
+import os
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from django.conf import settings
 from django.db import transaction
@@ -23,6 +24,9 @@ from orchestrator.recording import CANCELLED_WAITING, Ending, settle, skip
 from orchestrator.states import CommandStatus, RunStatus
 
 log = logging.getLogger(__name__)
+
+_SLICE_LEAST: Final = 100  # devices, where nobody has said how many
+_SLICE_MOST: Final = 500  # devices
 
 type Amount = int | str | None
 """A number, or a percentage of the eligible devices such as "10%"."""
@@ -73,7 +77,8 @@ def cut_waves(controls: Controls, devices: int, *, whole: bool = False) -> Itera
     limit = amount(controls.max_concurrency, devices) or devices
     careful = any((controls.max_concurrency, controls.max_errors is not None, controls.canary, controls.ramp))
     # All devices of a slice are in flight at once: none waits inside of Ansible where nothing could hold it back.
-    chunk = min(settings.SLICE_SIZE, settings.FORKS, max(1, limit // 2)) if careful else settings.SLICE_SIZE
+    chunk = slice_size(devices)
+    chunk = min(chunk, settings.FORKS, max(1, limit // 2)) if careful else chunk
     chunk = devices if whole and not careful else chunk
     left = devices
     for wave, size in enumerate(_wave_sizes(controls, devices, limit), start=1):
@@ -83,6 +88,18 @@ def cut_waves(controls: Controls, devices: int, *, whole: bool = False) -> Itera
             yield wave, min(chunk, in_wave - start)
         if not left:
             return
+
+
+def slice_size(devices: int) -> int:
+    """The devices of one slice.  Few starts of Ansible, a second of CPU each, and no worker idle at the end.
+
+    The cores of this machine stand for the workers, of which there may be others elsewhere.
+    """
+    if given := int(settings.SLICE_SIZE):
+        return given
+    cores = len(os.sched_getaffinity(0))
+    slices = math.ceil(math.ceil(devices / _SLICE_MOST) / cores) * cores
+    return max(math.ceil(devices / max(slices, 1)), _SLICE_LEAST)
 
 
 def _wave_sizes(controls: Controls, devices: int, limit: int) -> Iterator[int]:

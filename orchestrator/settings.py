@@ -109,7 +109,7 @@ CSRF_TRUSTED_ORIGINS = env.list("DJANGO_CSRF_TRUSTED_ORIGINS", default=[])
 # ---------------------------------------------------------------- the run
 FORKS = env.int("ORCHESTRATOR_FORKS", default=20)  # devices at once in one slice
 FAST_PATH = env.bool("ORCHESTRATOR_FAST_PATH", default=True)  # no fork for each device and task
-SLICE_SIZE = env.int("ORCHESTRATOR_SLICE_SIZE", default=200)  # devices in one RQ job
+SLICE_SIZE = env.int("ORCHESTRATOR_SLICE_SIZE", default=0)  # devices in one RQ job; 0: by pacing.slice_size
 CONNECT_TIMEOUT = env.float("ORCHESTRATOR_CONNECT_TIMEOUT", default=10.0)  # seconds, until logged in
 EXECUTION_TIMEOUT = env.float("ORCHESTRATOR_EXECUTION_TIMEOUT", default=300.0)  # seconds, per device
 REBOOT_TIMEOUT = env.float("ORCHESTRATOR_REBOOT_TIMEOUT", default=300.0)  # seconds, until the device is back

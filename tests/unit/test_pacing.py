@@ -29,6 +29,30 @@ def test_without_controls_there_is_one_wave() -> None:
     assert waves(450) == [450]
 
 
+@pytest.mark.parametrize(
+    ("cores", "devices", "sizes"),
+    [
+        (2, 1, [1]),
+        (2, 100, [100]),
+        (2, 150, [100, 50]),
+        (2, 1000, [500, 500]),
+        (2, 1001, [251, 251, 251, 248]),
+        (3, 1000, [334, 334, 332]),
+        (16, 1000, [100] * 10),
+    ],
+)
+def test_slices_keep_all_cores_busy_and_start_ansible_seldom(
+    monkeypatch: pytest.MonkeyPatch, cores: int, devices: int, sizes: list[int]
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(cores)))
+    assert [size for _, size in cut_waves(Controls(), devices)] == sizes
+
+
+def test_a_slice_has_what_the_setting_says(settings: Any) -> None:
+    settings.SLICE_SIZE = 40
+    assert [size for _, size in cut_waves(Controls(), 100)] == [40, 40, 20]
+
+
 def test_a_canary_goes_first() -> None:
     assert waves(100, canary=3) == [3, 97]
     assert waves(100, canary="10%") == [10, 90]
