@@ -160,7 +160,7 @@ LONGEST_WAIT = 60.0  # seconds between two tries
 NAMED = ("organization", "group", "location")
 PICKED = {"devices": "device", "exclude_devices": "device", "exclude_groups": "group"}
 # What Ansible gives a meaning of its own as a host's name: an implicit host, or a pattern for all of them.
-TAKEN = frozenset({"localhost", "127.0.0.1", "::1", "all", "ungrouped"})
+TAKEN = frozenset({"localhost", "127.0.0.1", "::1", "all", "ungrouped", "openwrt", "linux"})
 UNSAFE = re.compile(r"[^\w.-]|^-")
 OURS = re.compile(r"(organization|group|location|platform|tag)_|device-[0-9a-f]{32}$", re.IGNORECASE)
 

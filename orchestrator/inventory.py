@@ -56,7 +56,7 @@ class Target:
     platform: str  # "openwrt" | "linux"
     host_key: str  # "ssh-ed25519 AAAA…", one or more lines; a comment behind a key is ignored
     login: Login
-    groups: tuple[str, ...] = ()  # beside its platform, see group_names()
+    groups: tuple[str, ...] = ()  # of a user's own playbook, see group_names(); else its platform alone
     facts: Mapping[str, Any] = field(default_factory=dict)  # orchestrator_<name> → value, for the users' own playbooks
 
 
@@ -69,7 +69,10 @@ def inventory(targets: Sequence[Target], *, connect_timeout: float) -> dict[str,
     return {
         "plugin": "orchestrator",
         "hosts": {
-            target.host_name: {"groups": [*target.groups, target.platform], "vars": _host_vars(target, connect_timeout)}
+            target.host_name: {
+                "groups": list(target.groups) or [target.platform],
+                "vars": _host_vars(target, connect_timeout),
+            }
             for target in targets
         },
     }
@@ -92,10 +95,11 @@ def group_names(
 
     Ansible takes letters, digits and "_" in a group's name without a complaint; everything else becomes "_".  The
     prefix tells a location from a group of its name, and keeps words apart that mean something to Ansible ("all").
+    The platform is there without it, too: public roles for OpenWrt ask for a group of that name.
     """
     named = {"organization": organization, "group": group, "location": location, "platform": platform}
     pairs = [*((kind, name) for kind, name in named.items() if name), *(("tag", tag) for tag in tags)]
-    return list(dict.fromkeys(f"{kind}_{_UNSAFE.sub('_', name)}" for kind, name in pairs))
+    return list(dict.fromkeys([platform, *(f"{kind}_{_UNSAFE.sub('_', name)}" for kind, name in pairs)]))
 
 
 def host_names(names: Mapping[str, str], groups: Iterable[str]) -> dict[str, str]:

@@ -208,7 +208,7 @@ def _message(result: Mapping[str, Any], module: str) -> str:
     if _hidden(result):
         return _HIDDEN
     said = result.get("msg")
-    if said is None and module.endswith("debug"):
+    if said is None and module.endswith("debug") and not result.get("skipped"):
         said = {name: value for name, value in result.items() if name not in _INNER and not name.startswith("_")}
     if said is None and result.get("skip_reason"):
         said = result["skip_reason"]

@@ -46,8 +46,8 @@ def test_a_device_has_what_ansible_needs_of_it(api: Any, north: Organization) ->
                 "id": str(device.pk), "name": "attic", "organization": "North", "group": "all routers",
                 "location": "Town hall", "host": "192.0.2.1", "port": 22, "platform": "openwrt",
                 "tags": ["roof", "{{ 7*7 }}"], "username": "root", "host_key": KEY,
-                "groups": ["organization_North", "group_all_routers", "location_Town_hall", "platform_openwrt",
-                           "tag_roof", "tag____7_7___"],
+                "groups": ["openwrt", "organization_North", "group_all_routers", "location_Town_hall",
+                           "platform_openwrt", "tag_roof", "tag____7_7___"],
             }
         ],
     }  # fmt: skip

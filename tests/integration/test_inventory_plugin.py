@@ -100,7 +100,7 @@ def test_plain_ansible_lists_the_fleet_in_groups(ansible: Ansible) -> None:
     assert members["group_all_routers"] == {"attic", "cellar"}
     assert members["location_Küche"] == members["tag_roof"] == members["high"] == {"attic"}
     assert members["organization_North"] == set(hosts)
-    assert members["platform_linux"] == members["runs_linux"] == {hostile}
+    assert members["platform_linux"] == members["linux"] == members["runs_linux"] == {hostile}
     keys = ansible.folder / "keys" / "known hosts"
     assert keys.read_text() == f"[192.0.2.1]:2222 {KEY}\n"
     assert keys.stat().st_mode & 0o077 == 0

@@ -109,8 +109,10 @@ def test_a_slice_that_others_could_read_or_change_is_refused(tmp_path: Any, mode
 def test_groups_are_named_for_ansible() -> None:
     assert group_names(
         platform="openwrt", organization="North & Co", group="all", location="Küche-1", tags=["roof", "a b", "a-b"]
-    ) == ["organization_North___Co", "group_all", "location_Küche_1", "platform_openwrt", "tag_roof", "tag_a_b"]
-    assert group_names(platform="linux") == ["platform_linux"]
+    ) == [
+        "openwrt", "organization_North___Co", "group_all", "location_Küche_1", "platform_openwrt", "tag_roof", "tag_a_b",
+    ]  # fmt: skip
+    assert group_names(platform="linux") == ["linux", "platform_linux"]
 
 
 def test_no_name_of_a_device_is_another_ones_or_means_something_to_a_playbook() -> None:

@@ -113,7 +113,8 @@ def test_what_is_no_orchestrator_is_told_apart(stub: Callable[..., Any], body: A
 
 
 def test_hosts_have_names_that_mean_nothing_else_to_ansible() -> None:
-    names = ["a b", "A_b", "x", "all", "LOCALHOST", "-x", "[1:9]", "ümläut", "tag_a", "tag_b", "c", "c", "C_0000000a"]
+    names = ["a b", "A_b", "x", "all", "LOCALHOST", "-x", "[1:9]", "ümläut", "tag_a", "tag_b", "c", "c", "C_0000000a",
+             "Linux"]  # fmt: skip
     devices = [
         {"id": f"{n:08x}-0000-4000-8000-000000000000", "name": name, "groups": ["tag_a"]}
         for n, name in enumerate(names)
@@ -121,5 +122,5 @@ def test_hosts_have_names_that_mean_nothing_else_to_ansible() -> None:
     assert host_names(devices, "name") == [
         "a_b_00000000", "A_b_00000001", "x", "all_00000003", "LOCALHOST_00000004", "_x", "_1_9_", "ümläut",
         "tag_a_00000008", "tag_b_00000009", "device-0000000a000040008000000000000000", "c_0000000b",
-        "device-0000000c000040008000000000000000",
+        "device-0000000c000040008000000000000000", "Linux_0000000d",
     ]  # fmt: skip
