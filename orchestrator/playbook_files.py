@@ -8,7 +8,7 @@ import keyword
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,8 @@ from jsonschema.exceptions import SchemaError
 from jsonschema.validators import Draft202012Validator, validator_for
 
 from orchestrator.models.playbooks import is_secret
+from orchestrator.playbook_yaml import Loader, UnusablePlaybookError, mapping, read, sequence
+from orchestrator.role_arguments import of_roles
 
 SUFFIXES: Final = (".yml", ".yaml")
 SIDECARS: Final = (".schema.yml", ".schema.yaml", ".schema.json")
@@ -29,11 +31,6 @@ _OTHERS: Final = frozenset({
 })  # fmt: skip
 _PLAY: Final = re.compile(r"^\s*-?\s*['\"]?(hosts|(ansible\.builtin\.)?import_playbook)['\"]?\s*:", re.MULTILINE)
 _IMPORTS: Final = ("import_playbook", "ansible.builtin.import_playbook")
-_ROLE_TASKS: Final = ("import_role", "include_role", "ansible.builtin.import_role", "ansible.builtin.include_role")
-_TYPES: Final[Mapping[str, str]] = {  # of argument_specs → of JSON Schema
-    "str": "string", "path": "string", "int": "integer", "float": "number", "bool": "boolean", "list": "array",
-    "dict": "object", "json": "string", "jsonarg": "string", "bytes": "string", "bits": "string", "sid": "string",
-}  # fmt: skip
 _LARGEST: Final = 1 << 20  # bytes of a YAML file that is read
 _MOST_PARTS: Final = 50_000  # of a schema: aliases of YAML make a few lines endless
 _MOST_IMPORTS: Final = 8  # playbooks above one another
@@ -48,10 +45,6 @@ _MAGIC: Final = frozenset({
 type Schema = dict[str, Any]
 
 
-class UnusablePlaybookError(Exception):
-    """The playbook can't be launched; the message says why."""
-
-
 @dataclass(frozen=True, slots=True)
 class PlaybookFile:
     """A playbook as its files describe it; ``problem`` says why it can't be launched."""
@@ -63,21 +56,6 @@ class PlaybookFile:
     defaults: dict[str, Any] = field(default_factory=dict)
     check_mode: bool = True
     problem: str = ""
-
-
-class _Loader(yaml.SafeLoader):
-    """Takes any tag (!vault, !unsafe) for the text behind it."""
-
-
-def _untagged(loader: _Loader, _suffix: str, node: yaml.Node) -> Any:
-    if isinstance(node, yaml.MappingNode):
-        return loader.construct_mapping(node)
-    if isinstance(node, yaml.SequenceNode):
-        return loader.construct_sequence(node)
-    return node.value
-
-
-_Loader.add_multi_constructor("", _untagged)
 
 
 def find(directory: Path) -> Iterator[Path]:
@@ -101,7 +79,7 @@ def _is_playbook(path: Path) -> bool:
     if _PLAY.search(text):
         return True
     try:
-        plays = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        plays = yaml.load(text, Loader)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, ValueError, RecursionError):
         return False
     return isinstance(plays, list) and any(isinstance(play, dict) and "roles" in play for play in plays)
@@ -116,7 +94,7 @@ def describe(path: Path, *, root: Path) -> PlaybookFile:
             raise UnusablePlaybookError(f"It has more than {_MOST_PLAYS:,} plays, with those that it imports.")
         plays = [play for _, play in found]
         _refuse_endless(*(play.get(key) for play in plays for key in ("hosts", "vars_prompt", "name")))
-        schema = _sidecar(path) or _of_roles(found, root)
+        schema = _sidecar(path) or of_roles(found, root)
         _refuse_endless(schema)
         description = _description(path, plays, schema)
         defaults = _add_prompts(schema, plays)
@@ -140,22 +118,13 @@ def describe(path: Path, *, root: Path) -> PlaybookFile:
     )
 
 
-def _read(path: Path) -> Any:
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise UnusablePlaybookError(f"{path.name} can't be read as YAML: {error}") from error
-    except OSError as error:
-        raise UnusablePlaybookError(f"{path.name} can't be read: {error.strerror}") from error
-
-
 def _plays(path: Path, root: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, dict[str, Any]]]:
     """(file, play) of the plays of a playbook; those that it imports belong to it.
 
     An import whose name is a template, or that of a collection's playbook, is known to Ansible only: it stays as it is.
     """
     way, home = (*above, path.resolve()), root.resolve()
-    plays = _read(path)
+    plays = read(path)
     if not isinstance(plays, list) or not all(isinstance(play, dict) for play in plays) or not plays:
         raise UnusablePlaybookError(f"{path.name} is no list of plays.")
     for play in plays:
@@ -171,7 +140,7 @@ def _plays(path: Path, root: Path, above: tuple[Path, ...] = ()) -> Iterator[tup
         if len(way) > _MOST_IMPORTS:
             raise UnusablePlaybookError(f"{path.name} is imported by way of more than {_MOST_IMPORTS} others.")
         for file, inner in _plays(imported, root, way):
-            yield file, {**inner, "vars": {**_mapping(inner.get("vars")), **_mapping(play.get("vars"))}}
+            yield file, {**inner, "vars": {**mapping(inner.get("vars")), **mapping(play.get("vars"))}}
 
 
 def _description(path: Path, plays: list[dict[str, Any]], schema: Schema) -> str:
@@ -194,7 +163,7 @@ def _sidecar(path: Path) -> Schema:
         beside = path.with_name(path.stem + suffix)
         if not beside.is_file():
             continue
-        schema = _read(beside)
+        schema = read(beside)
         if not isinstance(schema, dict):
             raise UnusablePlaybookError(f"{beside.name} is no JSON Schema of an object.")
         _refuse_endless(schema)
@@ -206,109 +175,12 @@ def _sidecar(path: Path) -> Schema:
     return {}
 
 
-def _of_roles(plays: list[tuple[Path, dict[str, Any]]], root: Path) -> Schema:
-    """The argument_specs of the roles that the playbook names; what the play gives a role is no input."""
-    properties: dict[str, Any] = {}
-    required: list[str] = []
-    for path, play in plays:
-        known = set(_mapping(play.get("vars")))
-        for name, entry, given in _roles(play):
-            for option, about in _argument_spec(name, entry, path, root).items():
-                if option in given:
-                    continue
-                properties.setdefault(option, _property(about))
-                if about.get("required") and option not in known and option not in required:
-                    required.append(option)
-    return {"type": "object", "properties": properties, "required": required} if properties else {}
-
-
-def _roles(play: Mapping[str, Any]) -> Iterator[tuple[str, str, set[str]]]:
-    """(role, entry point, variables it is given) of each role that a play names in plain words."""
-    for role in _list(play.get("roles")):
-        entry = {"role": role} if isinstance(role, str) else _mapping(role)
-        name = entry.get("role") or entry.get("name")
-        if name:
-            yield str(name), "main", set(_mapping(entry.get("vars"))) | set(entry)
-    for part in ("pre_tasks", "tasks", "post_tasks"):
-        for task in islice(_tasks(play.get(part)), _MOST_PARTS):
-            told = next((_mapping(task[key]) for key in _ROLE_TASKS if key in task), {})
-            if told.get("name"):
-                entry_point = Path(str(told.get("tasks_from") or "main")).stem
-                yield str(told["name"]), entry_point, set(_mapping(task.get("vars")))
-
-
-def _tasks(entries: Any) -> Iterator[dict[Any, Any]]:
-    """The tasks of a list, those within blocks included."""
-    for task in _list(entries):
-        if isinstance(task, dict):
-            yield task
-            for part in ("block", "rescue", "always"):
-                yield from _tasks(task.get(part))
-
-
-def _argument_spec(role: str, entry: str, path: Path, root: Path) -> dict[str, dict[str, Any]]:
-    for folder in _role_folders(role, path, root):
-        for name, key in (("argument_specs.yml", None), ("argument_specs.yaml", None), ("main.yml", "argument_specs")):
-            file = folder / "meta" / name
-            if file.is_file():
-                specs = _mapping(_mapping(_read(file)).get("argument_specs"))
-                if key is None or specs:
-                    options = _mapping(_mapping(specs.get(entry)).get("options"))
-                    return {str(option): _mapping(about) for option, about in options.items()}
-        return {}
-    return {}
-
-
-def _role_folders(role: str, path: Path, root: Path) -> list[Path]:
-    """Where the role may be, in Ansible's order; those that there are."""
-    if role.count(".") == 2:
-        namespace, collection, name = role.split(".")
-        inner = Path("ansible_collections") / namespace / collection / "roles" / name
-        places = [path.parent / "collections" / inner, root / "collections" / inner]
-    else:
-        places = [path.parent / "roles" / role, root / "roles" / role, root / "project" / "roles" / role]
-        places.append(path.parent / role)
-    return [place for place in places if place.is_dir()]
-
-
-def _property(about: Mapping[str, Any]) -> Schema:
-    """An option of argument_specs as JSON Schema."""
-    kind = str(about.get("type", "str"))
-    found: Schema = {"x-argument": True}
-    if kind in _TYPES:
-        found["type"] = _TYPES[kind]
-    if description := about.get("description"):
-        found["description"] = " ".join(map(str, description)) if isinstance(description, list) else str(description)
-    if "default" in about:
-        found["default"] = about["default"]
-    if choices := _list(about.get("choices")):
-        (_items(found) if kind == "list" else found)["enum"] = choices
-    if kind == "list" and "elements" in about:
-        element = {name: about[name] for name in ("options",) if name in about} | {"type": about["elements"]}
-        _items(found).update({k: v for k, v in _property(element).items() if k != "x-argument"})
-    if kind == "dict" and (options := _mapping(about.get("options"))):
-        found["properties"] = {str(name): _inner(_mapping(part)) for name, part in options.items()}
-        found["required"] = [str(name) for name, part in options.items() if _mapping(part).get("required")]
-    if about.get("no_log"):
-        found["writeOnly"] = True
-    return found
-
-
-def _inner(about: Mapping[str, Any]) -> Schema:
-    return {name: value for name, value in _property(about).items() if name != "x-argument"}
-
-
-def _items(found: Schema) -> Schema:
-    items: Schema = found.setdefault("items", {})
-    return items
-
-
 def _add_prompts(schema: Schema, plays: list[dict[str, Any]]) -> dict[str, Any]:
     """Let the input have what the plays would ask a person for; the answers where it leaves them out."""
     defaults: dict[str, Any] = {}
     for play in plays:
-        for prompt in _list(play.get("vars_prompt")):
-            name = str(_mapping(prompt).get("name") or "")
+        for prompt in sequence(play.get("vars_prompt")):
+            name = str(mapping(prompt).get("name") or "")
             if not name:
                 continue
             if prompt.get("encrypt"):
@@ -352,10 +224,10 @@ def _refuse_unusable(schema: Schema) -> None:
         raise UnusablePlaybookError("A secret must be declared among the properties themselves, not by $ref or allOf.")
     if foreign := next(_foreign_references(schema), ""):
         raise UnusablePlaybookError(f'The schema refers to "{foreign}": only what stands in it itself is looked up.')
-    for name, about in _mapping(schema.get("properties")).items():
+    for name, about in mapping(schema.get("properties")).items():
         if problem := name_problem(str(name)):
             raise UnusablePlaybookError(problem)
-        if is_secret(about) and _mapping(about).get("type") != "string":
+        if is_secret(about) and mapping(about).get("type") != "string":
             raise UnusablePlaybookError(f'The secret input "{name}" must be of type string.')
         if not is_secret(about) and _holds_secret(about):
             raise UnusablePlaybookError(f'A secret within "{name}" could be shown: make it an input of its own.')
@@ -396,7 +268,7 @@ def _shown(schema: Schema) -> Schema:
         str(name): {key: value for key, value in about.items() if key != "x-argument"}
         if isinstance(about, dict)
         else about
-        for name, about in _mapping(schema.get("properties")).items()
+        for name, about in mapping(schema.get("properties")).items()
     }
     rest = {key: value for key, value in schema.items() if key != "x-check-mode"}
     return {"additionalProperties": False, **rest, "type": "object", "properties": properties}
@@ -405,11 +277,3 @@ def _shown(schema: Schema) -> Schema:
 def _as_json(value: Any) -> Any:
     """What YAML knows and JSON does not, such as dates, as text."""
     return json.loads(json.dumps(value, default=str))
-
-
-def _mapping(value: Any) -> dict[Any, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []

@@ -110,7 +110,8 @@ def test_groups_are_named_for_ansible() -> None:
     assert group_names(
         platform="openwrt", organization="North & Co", group="all", location="Küche-1", tags=["roof", "a b", "a-b"]
     ) == [
-        "openwrt", "organization_North___Co", "group_all", "location_Küche_1", "platform_openwrt", "tag_roof", "tag_a_b",
+        "openwrt", "organization_North___Co", "group_all", "location_Küche_1", "platform_openwrt", "tag_roof",
+        "tag_a_b",
     ]  # fmt: skip
     assert group_names(platform="linux") == ["linux", "platform_linux"]
 

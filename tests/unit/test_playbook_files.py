@@ -171,6 +171,35 @@ def test_a_role_within_blocks_is_seen(tmp_path: Path) -> None:
     assert set(found.schema["properties"]) == {"port", "more"}
 
 
+def test_what_a_role_depends_on_takes_its_input_too(tmp_path: Path) -> None:
+    meta = "dependencies: [base, {role: acme.net.wires, vars: {more: given}}, {role: web}]\n"
+    token = "argument_specs: {main: {options: {token: {no_log: true}, own: {required: true}, port: {}}}}\n"
+    found = described(
+        tmp_path, "- hosts: all\n  roles: [web]\n", roles__web__meta__main·yml=meta + SPEC.replace("more", "token"),
+        roles__web__defaults__main·yml="own: set\n", roles__base__meta__argument_specs·yaml=token,
+        **{
+            f"collections__ansible_collections__acme__net__roles__{name}·yml": meta
+            for name, meta in (("wires__meta__main", "dependencies: [plugs]\n" + SPEC),
+                               ("plugs__meta__argument_specs", SPEC.replace("port", "plug")))
+        },
+    )  # fmt: skip
+    assert found.problem == ""
+    assert set(found.schema["properties"]) == {"port", "token", "own", "plug", "more"}
+    assert sorted(found.schema["required"]) == ["plug", "port", "token"]
+    assert [name for name, about in found.schema["properties"].items() if about.get("writeOnly")] == ["token"]
+
+
+def test_what_files_of_variables_set_need_not_be_given(tmp_path: Path) -> None:
+    text = "- hosts: all\n  vars_files: [v.yml, ['{{ x }}.yml', /etc/none.yml]]\n  roles: [web, ../../elsewhere]\n"
+    (tmp_path / "elsewhere" / "meta").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "meta" / "argument_specs.yml").write_text(SPEC.replace("port", "outside"))
+    found = described(
+        tmp_path / "root", text, v·yml="port: 1\n", roles__web__meta__argument_specs·yml=SPEC,
+        group_vars__all__one·yml="$ANSIBLE_VAULT;1.1;AES256\n3031\n", group_vars__all__two·yml="more: 1\n",
+    )  # fmt: skip
+    assert (set(found.schema["properties"]), found.schema["required"]) == ({"port", "more"}, [])
+
+
 def test_imports_that_multiply_come_to_an_end(tmp_path: Path) -> None:
     for number in range(8):
         write(tmp_path, **{f"p{number}·yml": f"- import_playbook: p{number + 1}.yml\n" * 4})
