@@ -11,7 +11,7 @@ import hmac
 import json
 import logging
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -231,10 +231,3 @@ def forget() -> None:
     """Delete the deliveries that have been over for long."""
     over = WebhookDelivery.objects.exclude(status=DeliveryStatus.PENDING)
     over.filter(finished__lt=timezone.now() - KEPT).delete()
-
-
-def latest(webhooks: Iterable[Webhook]) -> dict[Any, WebhookDelivery]:
-    """Webhook id → its newest delivery, of those that have any."""
-    place = Window(RowNumber(), partition_by=F("webhook"), order_by=(F("created").desc(), F("pk").desc()))
-    rows = WebhookDelivery.objects.filter(webhook__in=webhooks).annotate(place=place).filter(place=1)
-    return {row.webhook_id: row for row in rows.defer("body")}

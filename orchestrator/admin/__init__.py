@@ -18,6 +18,7 @@ from orchestrator.admin import (  # noqa: F401 - each registers its pages
     schedules,
     tokens,
     users,
+    webhooks,
 )
 
 admin.site.index_template = "orchestrator/dashboard.html"

@@ -17,8 +17,10 @@ _MODELS: Final = (
         ("Credentials", "credential", "key"),
         ("Organizations", "organization", "domain"),
     )),
-    ("Access", "", (("Users", "orchestrator_user", "group"), ("API tokens", "orchestrator_token", "vpn_key"),
-                    ("Audit log", "orchestrator_auditentry", "policy"))),
+    ("Access", "", (
+        ("Users", "orchestrator_user", "group"), ("API tokens", "orchestrator_token", "vpn_key"),
+        ("Webhooks", "orchestrator_webhook", "webhook"), ("Audit log", "orchestrator_auditentry", "policy"),
+    )),
 )  # fmt: skip
 
 

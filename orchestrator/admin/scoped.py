@@ -47,10 +47,13 @@ class UnfoldAdmin(_ModelAdmin):
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Save, and remember what was there before."""
         if change:
-            request._audit_before = audit.snapshot(  # type: ignore[attr-defined]
-                self.model._default_manager.get(pk=obj.pk)
-            )
+            self.remember(request, obj)
         super().save_model(request, obj, form, change)
+
+    def remember(self, request: HttpRequest, obj: Any) -> None:
+        """Keep what is stored of a row, to tell what has changed once it is saved."""
+        stored = self.model._default_manager.get(pk=obj.pk)
+        request._audit_before = audit.snapshot(stored)  # type: ignore[attr-defined]
 
     def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
         """Save the rows within the page; roles have entries of their own."""

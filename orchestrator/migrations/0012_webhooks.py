@@ -22,7 +22,7 @@ class Migration(migrations.Migration):
                 ('name', models.CharField(max_length=128, validators=[django.core.validators.ProhibitNullCharactersValidator()])),
                 ('created', models.DateTimeField(auto_now_add=True)),
                 ('modified', models.DateTimeField(auto_now=True)),
-                ('url', models.CharField(max_length=2000, validators=[orchestrator.models.webhooks.validate_webhook_url])),
+                ('url', models.CharField(max_length=2000, validators=[orchestrator.models.webhooks.validate_webhook_url], verbose_name='URL')),
                 ('events', models.JSONField(default=list)),
                 ('enabled', models.BooleanField(default=True)),
                 ('sealed_secret', models.TextField(blank=True, editable=False)),
@@ -82,7 +82,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='webhook',
-            constraint=models.UniqueConstraint(condition=models.Q(('organization__isnull', True)), fields=('name',), name='webhook_system_name_unique'),
+            constraint=models.UniqueConstraint(condition=models.Q(('organization__isnull', True)), fields=('name',), name='webhook_system_name_unique', violation_error_message='There is a webhook of this name for all runs.'),
         ),
         migrations.AddIndex(
             model_name='webhookdelivery',

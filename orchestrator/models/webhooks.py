@@ -53,7 +53,7 @@ class Webhook(Named):
         Organization, null=True, blank=True, on_delete=models.CASCADE, related_name="webhooks",
         help_text="Whose runs it is told of; empty: all runs, those over several organizations too.",
     )  # fmt: skip
-    url = models.CharField(max_length=URL_LENGTH, validators=(validate_webhook_url,))
+    url = models.CharField("URL", max_length=URL_LENGTH, validators=(validate_webhook_url,))
     events = models.JSONField(default=list)
     enabled = models.BooleanField(default=True)
     sealed_secret = SealedField()
@@ -66,7 +66,10 @@ class Webhook(Named):
         constraints = (
             models.UniqueConstraint(fields=("organization", "name"), name="webhook_name_unique"),
             models.UniqueConstraint(
-                fields=("name",), name="webhook_system_name_unique", condition=Q(organization__isnull=True)
+                fields=("name",),
+                name="webhook_system_name_unique",
+                condition=Q(organization__isnull=True),
+                violation_error_message="There is a webhook of this name for all runs.",
             ),
         )
 

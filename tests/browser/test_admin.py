@@ -12,7 +12,7 @@ from playwright.sync_api import Page, ViewportSize, expect
 from orchestrator.access import Role
 from orchestrator.admin import drafts
 from orchestrator.admin.drafts import Draft
-from orchestrator.models import Command, MassCommand, Organization, TaskStatus, User
+from orchestrator.models import Command, MassCommand, Organization, TaskStatus, User, WebhookDelivery
 from orchestrator.states import CommandStatus, RunStatus
 from orchestrator.targeting import TargetFilter
 from tests import factories, run_rows
@@ -286,6 +286,9 @@ def _pages(organization: Organization, user: User) -> dict[str, str]:
     )  # fmt: skip
     run_rows.tasks(played, ["Copy", "Restart"], last=TaskStatus.FAILED, message="no such service", diff="-a\n+b\n")
     tasks = reverse("admin:orchestrator_masscommand_tasks", args=[played.pk])
+    webhook = factories.webhook(organization=organization)
+    for left in ({"status": "failed", "finished": ended.created, "next_attempt": None}, {"error": "No answer."}):
+        WebhookDelivery.objects.create(webhook=webhook, event="webhook.test", body="{}", attempts=1, **left)
     row = ended.commands.filter(status=CommandStatus.SUCCESS)[0]
     Command.objects.filter(pk=row.pk).update(stdout="another\n up 3 days")
     return (
@@ -305,6 +308,8 @@ def _pages(organization: Organization, user: User) -> dict[str, str]:
             "outputs": reverse("admin:orchestrator_masscommand_outputs", args=[ended.pk]),
             "cancel": reverse("admin:orchestrator_masscommand_cancel", args=[active.pk]),
             "result": reverse("admin:orchestrator_command_change", args=[row.pk]),
+            "webhooks": reverse("admin:orchestrator_webhook_changelist"),
+            "webhook": reverse("admin:orchestrator_webhook_change", args=[webhook.pk]),
             "devices": reverse("admin:orchestrator_device_changelist"),
             "device": reverse("admin:orchestrator_device_change", args=[device.pk]),
             "enrol": reverse("admin:orchestrator_device_enrol", args=[device.pk]),
