@@ -18,8 +18,9 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from orchestrator import snapshots
-from orchestrator.models import CommandType, MassCommand, Playbook, PlaybookStatus
+from orchestrator import audit, snapshots
+from orchestrator.models import AuditAction, CommandType, MassCommand, Playbook, PlaybookStatus
+from orchestrator.origin import Door, through
 from orchestrator.playbook_files import SUFFIXES, PlaybookFile, describe, find
 from orchestrator.sandbox import PLUGINS, PROJECT, sandbox
 from orchestrator.snapshots import Source, UnusableDirectoryError
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 _PARSE_LIMIT: Final = 120.0  # seconds, for one start of Ansible
 _MESSAGE: Final = 2_000  # characters kept of the parser's words
+_NAMES: Final = 100  # of playbooks that an audit entry lists
 _NOISE: Final = re.compile(r"^(\[WARNING\]|\[DEPRECATION WARNING\]).*?(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
 _SHIPPED: Final = frozenset(f"{kind}.yml" for kind in CommandType if kind != CommandType.PLAYBOOK)
 _SAMPLES: Final[Mapping[str, Any]] = {
@@ -88,7 +90,8 @@ class Watch:
         seen = {source: snapshots.signature(source.root) for source in snapshots.sources()}
         if seen == self._seen:
             return None
-        report = refresh()
+        with through(Door.SCHEDULER):  # of the service's own accord
+            report = refresh()
         self._seen = seen
         for problem in report.problems:
             log.warning("%s", problem)
@@ -215,8 +218,23 @@ def _store(found: Mapping[str, _Found], report: Refreshed) -> None:
             if entry.file.problem:
                 report.broken[name] = entry.file.problem
         Playbook.objects.filter(pk__in=[row.pk for row in rows.values()]).delete()
-    report.removed += sorted(rows)
+        report.removed += sorted(rows)
+        if report.added or report.changed or report.removed:
+            audit.record(AuditAction.CATALOGUE_CHANGE, about=audit.Subject("catalogue"), details=_told(found, report))
     report.total = len(found)
+
+
+def _told(found: Mapping[str, _Found], report: Refreshed) -> dict[str, Any]:
+    """What an audit entry says of a refresh; a run's entry has the digest that is found here."""
+    lists = {"added": report.added, "changed": report.changed, "removed": report.removed, "broken": report.broken}
+    told: dict[str, Any] = {kind: sorted(names)[:_NAMES] for kind, names in lists.items() if names}
+    told |= {f"{kind}_count": len(names) for kind, names in lists.items() if len(names) > _NAMES}
+    sources = {entry.source: entry.digest for entry in found.values()}
+    told["directories"] = [
+        {"directory": str(source.root), "digest": digest} | ({"commit": source.commit} if source.commit else {})
+        for source, digest in sources.items()
+    ]
+    return told
 
 
 def _values(entry: _Found) -> dict[str, Any]:

@@ -226,7 +226,7 @@ def test_what_the_admin_changes_is_written_down(client: Client) -> None:
     inline = {"memberships-TOTAL_FORMS": "1", "memberships-INITIAL_FORMS": "0", "memberships-0-user": str(member.pk),
               "memberships-0-role": "viewer"}  # fmt: skip
     address = reverse("admin:orchestrator_organization_change", args=[organization.pk])
-    client.post(address, {"name": "South", "is_active": "on", "every_type": "on", **inline})
+    client.post(address, {"name": "South", "is_active": "on", "every_type": "on", "every_playbook": "on", **inline})
     client.post(reverse("admin:orchestrator_devicegroup_change", args=[group.pk]), {"name": "cellars"})
     client.post(reverse("admin:orchestrator_devicegroup_delete", args=[group.pk]), {"post": "yes"})
     new = {"username": "kim", "password1": SECRETS[2], "password2": SECRETS[2], "usable_password": "true",

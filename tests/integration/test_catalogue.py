@@ -53,6 +53,13 @@ def test_one_broken_playbook_does_not_hide_the_others(folder: Path) -> None:
     assert report.added == ["one", "three", "two", "with"]
     rows = {row.name: row for row in Playbook.objects.all()}
     assert [name for name, row in rows.items() if row.broken] == ["two"]
+    entry = AuditEntry.objects.get(action="catalogue.change")
+    assert (entry.details["added"], entry.details["broken"]) == (["one", "three", "two", "with"], ["two"])
+    assert {about["digest"] for about in entry.details["directories"]} == {rows["one"].digest}
+    (folder / "one.yml").unlink()
+    refresh()
+    refresh()  # finds nothing new, and says nothing
+    assert [entry.details.get("removed") for entry in AuditEntry.objects.order_by("at")] == [None, ["one"]]
     assert "no_such_module" in rows["two"].message
     assert "two.yml:4" in rows["two"].message
     assert str(folder.parent) not in rows["two"].message
@@ -115,6 +122,11 @@ def test_a_repository_is_pulled_at_a_commit_with_what_it_requires(folder: Path, 
     assert (snapshots.held(row.digest) / "collections" / "ansible_collections" / "acme" / "tools").is_dir()
     call_command("pull_playbooks", "net", remove=True)
     assert not Playbook.objects.exists()
+    told = [(entry.action, entry.object_name) for entry in AuditEntry.objects.order_by("at")]
+    assert told == [("catalogue.pull", "net"), ("catalogue.change", ""), ("catalogue.remove", "net"),
+                    ("catalogue.change", "")]  # fmt: skip
+    pulled = AuditEntry.objects.get(action="catalogue.pull")
+    assert (pulled.details["commit"], pulled.door) == (commit, "cli")
 
 
 @pytest.mark.parametrize("url", ["https://me:a-Secret@fleet.example.org/x.git", "https://a-Secret@fleet.example.org/x"])

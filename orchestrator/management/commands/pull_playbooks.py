@@ -5,9 +5,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from orchestrator import audit
 from orchestrator.cataloguing import refresh
 from orchestrator.git_sources import PullFailedError, pull, remove
-from orchestrator.models import Playbook
+from orchestrator.models import AuditAction, Playbook
 
 
 class Command(BaseCommand):
@@ -28,6 +29,7 @@ class Command(BaseCommand):
         if options["remove"]:
             if not remove(name):
                 raise CommandError(f'There is no source "{name}".')
+            audit.record(AuditAction.CATALOGUE_REMOVE, about=audit.Subject("repository", name=name))
         elif not (options["url"] and options["commit"]):
             raise CommandError("Give --url and --commit.")
         else:
@@ -35,6 +37,8 @@ class Command(BaseCommand):
                 pull(name, url=options["url"], commit=options["commit"])
             except PullFailedError as error:
                 raise CommandError(str(error)) from error
+            details = {"url": options["url"], "commit": options["commit"]}
+            audit.record(AuditAction.CATALOGUE_PULL, about=audit.Subject("repository", name=name), details=details)
         report = refresh()
         for row in Playbook.objects.filter(name__startswith=f"{name}/"):
             self.stdout.write(f"{row.status:8}{row.name}")
