@@ -44,6 +44,7 @@ def world(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]
         ORCHESTRATOR_EXECUTION_TIMEOUT="8",
         ORCHESTRATOR_REBOOT_TIMEOUT="25",
         ORCHESTRATOR_LEASE_SECONDS="8",
+        ORCHESTRATOR_WEBHOOK_NETWORKS="127.0.0.0/8",
     ) as service:
         organization = service.post("controller/organization/", {"name": "Lab"})["id"]
         devices = service.register(lab.devices(), organization=organization, password=DEFAULT_PASSWORD)

@@ -1,5 +1,9 @@
 """The main job on real devices, through the REST API: real Redis, real workers, real Ansible, real SSH."""
 
+import http.server
+import json
+import queue
+import threading
 from typing import Any
 
 import pytest
@@ -63,3 +67,34 @@ def test_an_unplugged_device_is_unreachable_and_the_others_succeed(world: World)
     assert run["rows"]["openwrt4"]["status"] == "unreachable"
     assert run["rows"]["openwrt4"]["reason"]
     assert run["rows"]["openwrt5"]["stdout"] == "openwrt5\n"
+
+
+def test_a_webhook_is_told_of_the_end_and_nothing_that_a_device_said(world: World) -> None:
+    told: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    class Receiver(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.put(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    url = f"http://127.0.0.1:{server.server_address[1]}/"
+    body = {"organization": world.organization, "name": "here", "url": url, "events": ["run.finished"]}
+    webhook = world.service.post("controller/webhook/", body, expect=201)
+    try:
+        run = world.service.run(devices=world.ids("openwrt5"), type="custom", input={"command": "echo overheard"})
+        message = told.get(timeout=30)
+    finally:
+        world.service.http.delete(f"controller/webhook/{webhook['id']}/")
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert b"overheard" not in message
+    data = json.loads(message)["data"]
+    assert (data["id"], data["status"], data["counts"]["success"]) == (run["id"], "success", 1)
