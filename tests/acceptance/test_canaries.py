@@ -31,7 +31,7 @@ from lab.fleet import DEFAULT_PASSWORD
 from orchestrator.secrets import MASK
 from tests.acceptance.canaries import Canaries, Findings, links, queue_server, sampled
 from tests.acceptance.service import ADMIN, Service, running
-from tests.chaos.fleet import kill, victims
+from tests.chaos.victims import kill, named
 from tests.vault import Vault, serving
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.database, pytest.mark.timeout(420)]
@@ -249,7 +249,7 @@ def play(plot: Plot) -> None:
     assert plot.service.wait(run)["status"] == "cancelled"
     run = plot.service.launch(**told(plot, "input of a crashed playbook", ROUTER, more="sleep 60"))["id"]
     started(plot, run)
-    kill(*victims(plot.service.stack, "horse"), *victims(plot.service.stack, "worker"))
+    kill(*named(plot.service.stack, "horse"), *named(plot.service.stack, "worker"))
     assert plot.service.wait(run)["rows"][ROUTER]["status"] == "lost"
     wrong = told(plot, "input of a playbook that is wrong", ROUTER) | {"check": "{}"}
     assert plot.service.http.post("controller/batch-command/", json=wrong).status_code == 400
@@ -298,7 +298,7 @@ def crash(plot: Plot) -> None:
     run = plot.service.launch(**plot.new_password("password of a crashed run", ROUTER))["id"]
     started(plot, run)
     stack = plot.service.stack
-    kill(*victims(stack, "horse"), *victims(stack, "worker"))
+    kill(*named(stack, "horse"), *named(stack, "worker"))
     assert plot.service.wait(run)["rows"][ROUTER]["status"] == "lost"
     plot.lab.fault(ROUTER, "none")
 

@@ -1,7 +1,8 @@
 """Whatever dies, at whatever moment: nothing runs twice, every device ends, and no result is untrue.
 
-Each device counts its executions in a file.  ``CHAOS_ROUNDS``, ``CHAOS_CANCELS`` and ``CHAOS_DEVICES`` make the suite
-long (``make chaos``); the short form runs with the other tests.
+Each device counts its executions in files.  ``CHAOS_ROUNDS``, ``CHAOS_CANCELS`` and ``CHAOS_DEVICES`` make the suite
+long (``make chaos``); the short form runs with the other tests.  Runs of the service's own commands and of users'
+playbooks take turns.
 """
 
 import os
@@ -21,92 +22,87 @@ from tests.chaos.fleet import (
     Fleet,
     check,
     counting,
-    kill,
+    measure,
     report,
     settle,
-    victims,
-    words,
 )
+from tests.chaos.victims import kill, victims, words
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(300)]
-
-ONE = frozenset({"horse", "worker"})  # of these there are several, and one dies
 
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """Devices that count, and a service that notices death soon."""
     with counting(tmp_path_factory.mktemp("chaos")) as made:
+        measure(made)
         yield made
 
 
 @pytest.mark.parametrize("what", ["horse", "worker", "ansible", "queue", "web", "recovery"])
 @pytest.mark.parametrize("number", range(ROUNDS))
 def test_a_kill_at_any_moment_loses_nothing_and_repeats_nothing(fleet: Fleet, what: str, number: int) -> None:
-    launched = fleet.launch()
-    fleet.wait_for_a_moment()
-    killed = victims(fleet.service.stack, what)[: 1 if what in ONE else None]
+    launched = fleet.launch_next()
+    at_work = fleet.wait_for_a_moment(launched)
+    killed, hit = victims(fleet.service.stack, fleet.runs, what, at_work)
     kill(*killed)
     began = time.monotonic()
-    run = settle(fleet, launched)
-    report(what, seconds=time.monotonic() - began, run=run, hit=bool(killed))
+    run = settle(fleet, launched, began=began)
+    seconds = time.monotonic() - began
     check(fleet, run)
+    report(fleet, what, seconds=seconds, run=run, hit=hit)
 
 
 @pytest.mark.parametrize("number", range(ROUNDS))
 def test_a_kill_of_the_whole_stack_at_any_moment(fleet: Fleet, number: int) -> None:
-    launched = fleet.launch()
-    fleet.wait_for_a_moment()
+    launched = fleet.launch_next()
+    at_work = fleet.wait_for_a_moment(launched)
     stack = fleet.service.stack
-    everything = [stack.pid, *descendants(stack.pid)]
-    kill(*everything)
+    kill(stack.pid, *descendants(stack.pid))
+    began = time.monotonic()
     stack.stop()
     stack.start()
     fleet.service.connect()
-    began = time.monotonic()
-    run = settle(fleet, launched)
-    report("everything", seconds=time.monotonic() - began, run=run)
+    run = settle(fleet, launched, began=began)
+    seconds = time.monotonic() - began
     check(fleet, run)
+    report(fleet, "everything", seconds=seconds, run=run, hit=at_work.slices > 0)
 
 
 @pytest.mark.parametrize("number", range(ROUNDS))
 def test_a_worker_that_is_asked_to_stop_finishes_what_has_started_and_hands_the_rest_back(
     fleet: Fleet, number: int
 ) -> None:
-    launched = fleet.launch()
-    fleet.wait_for_a_moment()
-    asked = victims(fleet.service.stack, "worker")[0]
+    launched = fleet.launch_next()
+    at_work = fleet.wait_for_a_moment(launched)
+    [asked], hit = victims(fleet.service.stack, fleet.runs, "worker", at_work)
     with suppress(ProcessLookupError):
         os.kill(asked, signal.SIGTERM)
     began = time.monotonic()
-    run = settle(fleet, launched)
-    report("SIGTERM", seconds=time.monotonic() - began, run=run)
+    run = settle(fleet, launched, began=began)
+    seconds = time.monotonic() - began
     check(fleet, run)
     assert run["status"] == "success", run["rows"]
     while words(asked):
         assert time.monotonic() - began < RECOVERED
         time.sleep(0.1)
+    report(fleet, "SIGTERM", seconds=seconds, run=run, hit=hit)
 
 
 @pytest.mark.parametrize("number", range(CANCELS))
 def test_a_cancel_at_any_moment_leaves_no_process_and_starts_nothing_later(fleet: Fleet, number: int) -> None:
-    launched = fleet.launch()
-    fleet.wait_for_a_moment()
+    launched = fleet.launch_next()
+    fleet.wait_for_a_moment(launched)
     began = time.monotonic()
     reply = fleet.service.http.post(f"controller/batch-command/{launched}/cancel/", json={})
     assert reply.status_code in {202, 409}, reply.text  # 409: it had ended by then
     run = fleet.service.wait(launched, within=10.0)
-    report("cancel", seconds=time.monotonic() - began, run=run, hit=reply.status_code == 202)
-    while left := processes_of_runs(fleet):
+    while left := fleet.processes_of_runs():
         assert time.monotonic() - began < 10.0, left
         time.sleep(0.1)
+    seconds = time.monotonic() - began
     executions = fleet.executions()
     time.sleep(3.0 if ROUNDS == 1 else 1.0)  # in the end all rounds are looked at once more
     assert fleet.executions() == executions
     check(fleet, run, executed=EXECUTED | {"cancelled"})
-
-
-def processes_of_runs(fleet: Fleet) -> list[str]:
-    """What a run starts."""
-    left = [words(pid) for pid in descendants(fleet.service.stack.pid)]
-    return [line for line in left if "ansible" in line or line.startswith(("ssh ", "bwrap "))]
+    report(fleet, "cancel", seconds=seconds, run=run, hit=reply.status_code == 202)

@@ -3,6 +3,7 @@
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,12 +36,12 @@ class Sampler(threading.Thread):
             return False
 
 
-def sample(fleet: Fleet, **controls: object) -> int:
+def sample(fleet: Fleet, **controls: Any) -> int:
     """The most devices that ran the command at one time."""
     sampler = Sampler()
     sampler.start()
     try:
-        run = settle(fleet, fleet.launch(work=MARK, **controls), within=PATIENCE)
+        run = settle(fleet, fleet.launch(work=MARK, **controls), began=time.monotonic(), within=PATIENCE)
     finally:
         sampler.done.set()
         sampler.join()
@@ -63,8 +64,8 @@ def test_two_runs_never_touch_one_device_at_once(tmp_path: Path) -> None:
     with counting(tmp_path) as fleet:
         first, second = fleet.launch(), fleet.launch()
         time.sleep(1.0)
-        devices = len(fleet.ids)
-        for run in (settle(fleet, first, within=PATIENCE), settle(fleet, second, within=PATIENCE)):
+        devices, began = len(fleet.ids), time.monotonic()
+        for run in [settle(fleet, each, began=began, within=PATIENCE) for each in (first, second)]:
             assert run["counts"]["success"] == devices, run["rows"]
         rows = [row for run in (first, second) for row in fleet.service.rows(run)]
         spans: dict[str, list[tuple[str, str]]] = {}

@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator.stack import redis_program
 from orchestrator.supervisor import descendants
-from tests.chaos.fleet import ROUNDS, Fleet, check, counting, report, settle
+from tests.chaos.fleet import ROUNDS, Fleet, check, counting, measure, report, settle
 from tests.integration.engine import until
 from tests.postgres import NoPostgreSQL, Server, running
 
@@ -58,6 +58,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     try:
         with running(synchronous_commit="on") as database:
             with counting(folder, DATABASE_URL=database.url, REDIS_URL=f"unix://{queue.path}") as fleet:
+                measure(fleet)
                 yield World(fleet, database, queue)
     except NoPostgreSQL as reason:
         pytest.skip(str(reason))
@@ -89,10 +90,13 @@ def kill_the_queue(world: World) -> None:
 def test_a_server_that_goes_away_at_any_moment_costs_time_and_no_result(
     world: World, do: Callable[[World], None], number: int
 ) -> None:
-    launched = world.fleet.launch()
-    world.fleet.wait_for_a_moment()
+    fleet = world.fleet
+    launched = fleet.launch_next()
+    at_work = fleet.wait_for_a_moment(launched)
     do(world)
     began = time.monotonic()
-    run = settle(world.fleet, launched)
-    report(getattr(do, "__name__", "").replace("_", " "), seconds=time.monotonic() - began, run=run)
-    check(world.fleet, run)
+    run = settle(fleet, launched, began=began)
+    seconds = time.monotonic() - began
+    check(fleet, run)
+    what = getattr(do, "__name__", "").replace("_", " ")
+    report(fleet, what, seconds=seconds, run=run, hit=at_work.slices > 0)
