@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from django.conf import settings
+from django.db import InterfaceError, OperationalError
 
 from orchestrator import dispatch, host_keys, origin, planning, runner
 from orchestrator.events import HostEvent
 from orchestrator.exceptions import OrchestratorError
 from orchestrator.journal import Journal
+from orchestrator.locking import LeaseLostError
 from orchestrator.models import MassCommand, Slice
 from orchestrator.pacing import advance, why_not
 from orchestrator.plays import TaskEvent
@@ -47,11 +49,17 @@ def _run_slice(slice_id: str, attempt: int) -> None:
         dispatch.enqueue([(pk, attempt + 1)])
         return
     slice_ = Slice.objects.get(pk=pk)
+    slice_.lease = lease  # whoever has it by now
     MassCommand.objects.begin(slice_.mass_command_id)  # before the run is read: its deadline counts from now
     change = None
     try:
         change = planning.password_change(slice_.mass_command)
         ending, detail = _carry_out(slice_, lease, change)
+    except (OperationalError, InterfaceError):
+        raise  # a database that is locked or away says nothing of the devices: recovery knows what had started
+    except LeaseLostError:
+        log.warning("The lease of slice %s was lost; whoever has it goes on", slice_id)
+        return
     except OrchestratorError as error:
         ending, detail = Ending.CRASHED, error.detail
     except Exception:

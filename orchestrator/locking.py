@@ -21,14 +21,33 @@ log = logging.getLogger(__name__)
 _TRIES: Final = 10
 
 
+class LeaseLostError(Exception):
+    """The slice is no longer ours: somebody else ends it, and nothing more is written."""
+
+
+def keep(slice_id: uuid.UUID, lease: uuid.UUID | None) -> None:
+    """Hold a slice's row until the transaction ends, so that nobody takes it over meanwhile.
+
+    Raises:
+        LeaseLostError: it has another lease; whoever was frozen for long comes too late.
+    """
+    if not Slice.objects.select_for_update().filter(pk=slice_id, lease=lease).exists():
+        raise LeaseLostError
+
+
 def lock_devices(slice_: Slice) -> frozenset[uuid.UUID]:
-    """Lock the devices of the slice's queued rows; the ids of those that another run holds."""
+    """Lock the devices of the slice's queued rows; the ids of those that another run holds.
+
+    Raises:
+        LeaseLostError: the slice is no longer ours.
+    """
     rows = Command.objects.filter(slice=slice_, status=CommandStatus.QUEUED, device__isnull=False)
     for _ in range(_TRIES):
         holding = Command.objects.filter(holds_device=True, device__in=rows.values("device")).exclude(slice=slice_)
         busy = frozenset(holding.values_list("device_id", flat=True))
         try:
             with transaction.atomic():
+                keep(slice_.pk, slice_.lease)
                 rows.exclude(device__in=busy).update(holds_device=True)
         except IntegrityError:
             continue  # another run locked one of them between the two statements: look again
@@ -36,14 +55,19 @@ def lock_devices(slice_: Slice) -> frozenset[uuid.UUID]:
     raise RuntimeError("the devices' locks could not be taken")
 
 
-def defer(slice_: Slice, rows: CommandQuerySet, *, not_before: datetime, again: bool = True) -> None:
+def defer(
+    slice_: Slice, rows: CommandQuerySet, *, lease: uuid.UUID | None, not_before: datetime, again: bool = True
+) -> None:
     """Move these queued rows of the slice to a new one that is held until then.
 
     ``again``: they had their turn, and another is not waited for by the next wave.
+
+    Raises:
+        LeaseLostError: the slice is no longer ours.
     """
     with transaction.atomic():
         MassCommand.objects.select_for_update().get(pk=slice_.mass_command_id)  # one at a time gives out numbers
-        Slice.objects.select_for_update().get(pk=slice_.pk)  # before its rows, as everybody does
+        keep(slice_.pk, lease)  # before its rows, as everybody does
         moved = list(rows.filter(status=CommandStatus.QUEUED).values_list("pk", flat=True))
         if not moved:
             return

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from django.conf import settings
+from django.db import transaction
 from django.db.models import Prefetch
 from django.utils import timezone
 
@@ -20,7 +21,7 @@ from orchestrator import catalogue, host_keys, playbooks, snapshots
 from orchestrator.exceptions import SecretLookupError, SecretUnreadableError
 from orchestrator.inventory import Login, Target, group_names, host_names
 from orchestrator.journal import Assignment
-from orchestrator.locking import defer, lock_devices
+from orchestrator.locking import defer, keep, lock_devices
 from orchestrator.models import Command, CommandType, Device, DeviceCredential, MassCommand, OnConflict, Slice
 from orchestrator.recording import CANCELLED_WAITING, skip
 from orchestrator.rotation import PasswordChange
@@ -145,7 +146,11 @@ def password_change(run: MassCommand) -> PasswordChange | None:
 
 
 def plan(slice_: Slice) -> Plan:
-    """The plan of a slice; its rows that are not to be contacted any more are ended here."""
+    """The plan of a slice; its rows that are not to be contacted any more are ended here.
+
+    Raises:
+        LeaseLostError: the slice is no longer ours.
+    """
     run = slice_.mass_command
     credentials = DeviceCredential.objects.select_related("credential__organization").order_by("position")
     rows = (
@@ -176,11 +181,13 @@ def plan(slice_: Slice) -> Plan:
             verdicts[row.pk] = verdict
     if run.type == CommandType.PLAYBOOK:
         _rename(made, [row.device for row in found if row.device])
-    skip(run.pk, verdicts)
+    with transaction.atomic():
+        keep(slice_.pk, slice_.lease)
+        skip(run.pk, verdicts)
     if busy:
         later = timezone.now() + timedelta(seconds=min(_BUSY_SECONDS * 2**slice_.tries, _BUSY_SECONDS_MOST))
         rest = Command.objects.filter(slice=slice_, status=CommandStatus.QUEUED, device__in=busy)
-        defer(slice_, rest, not_before=later)
+        defer(slice_, rest, lease=slice_.lease, not_before=later)
     return made
 
 

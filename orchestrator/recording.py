@@ -26,7 +26,7 @@ from django.utils import timezone
 from orchestrator import journal
 from orchestrator.events import REASONS, HostEvent
 from orchestrator.journal import Assignment, Journal
-from orchestrator.locking import defer
+from orchestrator.locking import LeaseLostError, defer, keep
 from orchestrator.models import Command, MassCommand, Slice, TaskResult
 from orchestrator.output import cut
 from orchestrator.plays import TaskEvent
@@ -49,10 +49,6 @@ _FIELDS: Final = (
     "status", "reason_code", "reason", "rc", "stdout", "stderr", "recap", "truncated", "bytes_total", "started",
     "finished", "holds_device", "change",
 )  # fmt: skip
-
-
-class LeaseLostError(Exception):
-    """The slice is no longer ours: somebody else ends it, and nothing more is written."""
 
 
 class Ending(enum.StrEnum):
@@ -240,18 +236,14 @@ class Recorder:
 
     def _hand_back(self, hosts: frozenset[str]) -> None:
         rows = Command.objects.filter(slice=self._slice_id, pk__in=[self._assignments[host].command for host in hosts])
-        with transaction.atomic():
-            if not Slice.objects.filter(pk=self._slice_id, lease=self._lease).exists():
-                raise LeaseLostError
-            defer(self._slice, rows, not_before=timezone.now(), again=False)
+        defer(self._slice, rows, lease=self._lease, not_before=timezone.now(), again=False)
 
     def _write(self, batch: Sequence[HostEvent | TaskEvent]) -> None:
         known = [event for event in batch if event.host_name in self._assignments]
         events = [(self._assignments[event.host_name], event) for event in known if isinstance(event, HostEvent)]
         tasks = [_task(self._assignments[event.host_name], event) for event in known if isinstance(event, TaskEvent)]
         with transaction.atomic():
-            if not Slice.objects.select_for_update().filter(pk=self._slice_id, lease=self._lease).exists():
-                raise LeaseLostError
+            keep(self._slice_id, self._lease)
             if tasks:  # one that a journal tells once more is there already
                 TaskResult.objects.bulk_create(tasks, ignore_conflicts=True)
             if not events:
@@ -329,14 +321,14 @@ def _wait(row: Command, event: HostEvent) -> None:
     row.reason = f"The device is offline and will be tried again. {event.reason}"
 
 
-def _defer_offline(slice_: Slice) -> None:
+def _defer_offline(slice_: Slice, lease: uuid.UUID) -> None:
     waiting = Command.objects.filter(slice=slice_, status=_C.QUEUED, reason_code=_WAITS)
     until = slice_.mass_command.offline_until
     if until is None:
         return
     seconds = min(settings.OFFLINE_RETRY_SECONDS * 2**slice_.tries, _OFFLINE_RETRY_MOST)
     seconds *= random.uniform(0.75, 1.25)  # noqa: S311 - spreads load, hides nothing
-    defer(slice_, waiting, not_before=min(timezone.now() + timedelta(seconds=seconds), until))
+    defer(slice_, waiting, lease=lease, not_before=min(timezone.now() + timedelta(seconds=seconds), until))
 
 
 def skip(run: uuid.UUID, reasons: Mapping[uuid.UUID, tuple[CommandStatus, str, str]]) -> None:
@@ -363,10 +355,16 @@ def settle(
     Returns False, and changes nothing, when the lease is no longer ours.  A paused slice is held again instead.
     """
     if ending == Ending.PAUSED:
-        Command.objects.filter(slice=slice_, status=_C.QUEUED).update(holds_device=False)
-        return Slice.objects.put_back(slice_.pk, lease=lease)
+        with transaction.atomic():
+            ours = Slice.objects.put_back(slice_.pk, lease=lease)
+            if ours:  # else these are the locks of whoever has the slice now
+                Command.objects.filter(slice=slice_, status=_C.QUEUED).update(holds_device=False)
+        return ours
     if ending in _OTHERS_MAY_FOLLOW:
-        _defer_offline(slice_)
+        try:
+            _defer_offline(slice_, lease)
+        except LeaseLostError:
+            return False
     with transaction.atomic():
         if not Slice.objects.finish(slice_.pk, lease=lease):
             return False

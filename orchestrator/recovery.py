@@ -5,6 +5,7 @@ Any number of these may run, anywhere: each step is a guarded write.
 
 import logging
 import socket
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import Final
 
 from django.conf import settings
 from django.db import DatabaseError
+from django.db.models import Count, F, Max
 from django.utils import timezone
 from redis.exceptions import RedisError
 
@@ -34,6 +36,7 @@ log = logging.getLogger(__name__)
 
 _KEYS_KEPT: Final = timedelta(hours=24)
 _TOKENS_KEPT: Final = timedelta(days=7)  # after they expired: who wonders why a script fails finds it in the list
+_SECOND_LOOK: Final = 3.0  # seconds; a worker that lives renews its lease within, once it can
 _PATIENCE: Final = 15.0  # seconds that a slice may be queued before somebody looks for its job
 
 
@@ -58,8 +61,9 @@ def _alone(what: object) -> Iterator[None]:
 
 def reap() -> None:
     """End what dead workers left, with what their journals hold."""
+    overdue = _overdue()
     now = timezone.now()
-    for slice_ in Slice.objects.expired(now).select_related("mass_command"):
+    for slice_ in Slice.objects.expired(now).filter(lease__in=overdue).select_related("mass_command"):
         if not _is_ours(slice_) and slice_.lease_expires > now - timedelta(seconds=settings.LEASE_SECONDS):
             continue  # a recovery on the worker's machine can read its journal: it goes first
         lease = uuid.uuid4()
@@ -67,6 +71,19 @@ def reap() -> None:
             slice_.refresh_from_db()
             with _alone(slice_), origin.through(origin.Door.WORKER):  # in the place of the dead one
                 _end_for(slice_, lease)
+
+
+def _overdue() -> list[uuid.UUID]:
+    """The leases that have run out and are not renewed although they could be.
+
+    Where all stood still (a locked or restarted database, a machine that slept, a clock that was set) every lease has
+    run out, and its worker may live: it has a moment to say so, from a write on that succeeds.
+    """
+    overdue = Slice.objects.expired(timezone.now())
+    leases = list(overdue.values_list("lease", flat=True))
+    if leases and overdue.filter(lease__in=leases).update(worker=F("worker")):
+        time.sleep(_SECOND_LOOK)
+    return leases
 
 
 def _is_ours(slice_: Slice) -> bool:
@@ -95,7 +112,7 @@ def _end_for(slice_: Slice, lease: uuid.UUID) -> None:
         settle(slice_, lease=lease, ending=Ending.CANCELLED_LOST, change=change)
         return
     skip(run.pk, dict.fromkeys(_queued(unstarted.filter(cancel_requested__isnull=False)), CANCELLED_WAITING))
-    defer(slice_, unstarted, not_before=timezone.now(), again=False)
+    defer(slice_, unstarted, lease=lease, not_before=timezone.now(), again=False)
     settle(slice_, lease=lease, ending=Ending.LOST, change=change)
 
 
@@ -111,11 +128,19 @@ def _unstarted(slice_: Slice, assignments: Mapping[str, Assignment]) -> list[uui
     """The rows for whose devices nothing was ever started: the attempt's directory tells them surely.
 
     Only while it was in its first round: in a later one, which tries other credentials, all devices had their turn.
+    Its worker may live, and have been frozen for long: what goes on for it is ended, whichever its round.
     """
-    started = started_hosts(round_ident(slice_, 0))
+    ours = _is_ours(slice_)
+    started, *_ = [started_hosts(round_ident(slice_, number), evict=ours) for number in range(_rounds(slice_))]
     if started is None:
         return []
     return [who.command for host, who in assignments.items() if host not in started]
+
+
+def _rounds(slice_: Slice) -> int:
+    """How many times Ansible may have been started for an attempt at the slice: for each credential once."""
+    counts = Command.objects.filter(slice=slice_).annotate(n=Count("device__device_credentials"))
+    return max(1, counts.aggregate(most=Max("n"))["most"] or 0)
 
 
 def _queued(rows: CommandQuerySet) -> Iterable[uuid.UUID]:

@@ -103,14 +103,17 @@ def waiting_hosts(directory: Path) -> frozenset[str]:
         return frozenset()
 
 
-def started_hosts(ident: str) -> frozenset[str] | None:
+def started_hosts(ident: str, *, evict: bool = False) -> frozenset[str] | None:
     """The hosts of a dead attempt for which anything was started; of the others it is certain that nothing ever was.
 
     None when that is unknown: the attempt is still alive, ran on another machine or before this one was booted, or its
     directory is gone.  When it answers, no process of the attempt is alive, and none can start anything any more.
+    ``evict``: so also where the owner lives, as one does that was frozen for long; the caller has taken its lease.
     """
     directory = _path(ident)
-    with _seize(directory, patience=PATIENCE) as seized:
+    if evict and not directory.exists():
+        _occupy(directory)
+    with _seize(directory, patience=PATIENCE, evict=evict) as seized:
         if not seized:
             return None
         try:
@@ -141,10 +144,10 @@ def sweep(older_than: float = 0.0) -> int:
 
 
 @contextlib.contextmanager
-def _seize(directory: Path, *, patience: float = 0.0) -> Iterator[bool]:
+def _seize(directory: Path, *, patience: float = 0.0, evict: bool = False) -> Iterator[bool]:
     """Take a run from its dead owner: nothing of it can start, nothing of it is alive, no secret of it is on disk.
 
-    False when its owner lives, or when it is no directory of ours.
+    False when its owner lives, unless it is to be evicted, or when it is no directory of ours.
     """
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -158,9 +161,16 @@ def _seize(directory: Path, *, patience: float = 0.0) -> Iterator[bool]:
         deadline = time.monotonic() + patience
         while not (locked := _locked(descriptor)) and time.monotonic() < deadline:
             time.sleep(POLL)
-        yield locked and _emptied(directory)
+        yield (locked or evict) and _emptied(directory)
     finally:
         os.close(descriptor)
+
+
+def _occupy(directory: Path) -> None:
+    """Take the place of a directory, so that an owner that was frozen before it made its own begins nothing."""
+    with contextlib.suppress(FileExistsError):
+        directory.mkdir(mode=0o700)
+        (directory / "machine").write_text(_boot_id())  # nothing is renamed to a folder that is not empty
 
 
 def _locked(descriptor: int) -> bool:

@@ -44,6 +44,7 @@ def take(run: MassCommand) -> tuple[Slice, uuid.UUID, dict[str, Assignment]]:
     slice_ = run.slices.get()
     lease = Slice.objects.take(slice_.pk, attempt=1, worker="test", seconds=30)
     assert lease is not None
+    slice_.refresh_from_db()
     MassCommand.objects.begin(run.pk)
     rows = Command.objects.filter(slice=slice_)
     return slice_, lease, {row.device_name: Assignment(row.pk, row.device_id, "root") for row in rows if row.device_id}

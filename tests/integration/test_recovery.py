@@ -24,8 +24,9 @@ __all__ = ("run",)  # a fixture
 
 @pytest.fixture(autouse=True)
 def empty_queue(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A queue that knows no job: what a lost Redis comes back as."""
+    """A queue that knows no job: what a lost Redis comes back as; and nobody who could live waits."""
     monkeypatch.setattr("orchestrator.dispatch.pending", lambda slices: set())
+    monkeypatch.setattr("orchestrator.recovery._SECOND_LOOK", 0.0)
 
 
 def expire(slice_: Slice) -> None:
@@ -36,6 +37,16 @@ def expire(slice_: Slice) -> None:
 def age(slice_: Slice) -> None:
     """Let a slice have been queued for long."""
     Slice.objects.filter(pk=slice_.pk).update(enqueued=timezone.now() - timedelta(minutes=1))
+
+
+def only_started(monkeypatch: pytest.MonkeyPatch, slice_: Slice, *hosts: str) -> None:
+    """Let the directory of the slice's first attempt say that something was started for these only."""
+    said = {f"{slice_.pk}-1-0": frozenset(hosts)}
+
+    def started(ident: str, *, evict: bool) -> frozenset[str] | None:
+        return said.get(ident)
+
+    monkeypatch.setattr("orchestrator.recovery.started_hosts", started)
 
 
 def test_a_dead_worker_that_had_started_leaves_lost_rows(run: MassCommand) -> None:
@@ -71,8 +82,7 @@ def test_devices_for_which_nothing_was_started_have_another_turn(
     Slice.objects.spawn(slice_.pk, lease=lease)
     with Journal(slice_.pk, 1, assignments) as journal:
         journal.add(finished("d0", rc=0))
-    seen = {f"{slice_.pk}-1-0": frozenset({"d0", "d1"})}
-    monkeypatch.setattr("orchestrator.recovery.started_hosts", seen.get)
+    only_started(monkeypatch, slice_, "d0", "d1")
     outbox.clear()
     expire(slice_)
     recovery.recover()
@@ -131,7 +141,7 @@ def test_a_cancelled_run_of_a_dead_worker_ends_cancelled_and_says_who_may_have_r
     slice_, lease, assignments = take(run)
     Slice.objects.spawn(slice_.pk, lease=lease)
     Journal(slice_.pk, 1, assignments).__exit__()
-    monkeypatch.setattr("orchestrator.recovery.started_hosts", {f"{slice_.pk}-1-0": frozenset({"d0", "d1"})}.get)
+    only_started(monkeypatch, slice_, "d0", "d1")
     MassCommand.objects.filter(pk=run.pk).update(cancel_requested=timezone.now(), status="cancelling")
     expire(slice_)
     recovery.recover()
@@ -147,7 +157,7 @@ def test_single_cancelled_devices_of_a_dead_worker_have_no_other_turn(
     slice_, lease, assignments = take(run)
     Slice.objects.spawn(slice_.pk, lease=lease)
     Journal(slice_.pk, 1, assignments).__exit__()
-    monkeypatch.setattr("orchestrator.recovery.started_hosts", {f"{slice_.pk}-1-0": frozenset({"d0"})}.get)
+    only_started(monkeypatch, slice_, "d0")
     Command.objects.filter(mass_command=run, device_name__in=("d0", "d1")).update(cancel_requested=timezone.now())
     expire(slice_)
     recovery.recover()
