@@ -62,6 +62,9 @@ def _run_slice(slice_id: str, attempt: int) -> None:
         return
     except OrchestratorError as error:
         ending, detail = Ending.CRASHED, error.detail
+    except OSError as error:
+        log.exception("Slice %s broke", slice_id)
+        ending, detail = Ending.CRASHED, f"The worker's machine says: {error.strerror or error}."
     except Exception:
         log.exception("Slice %s broke", slice_id)
         ending, detail = Ending.CRASHED, "The service's log says why."

@@ -1,12 +1,14 @@
 """What the queue is asked and told, with a real queue server: the jobs that RQ forgets, and workers that stop."""
 
+import errno
+import os
 import shutil
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import django_rq
 import pytest
@@ -146,3 +148,18 @@ def test_the_deadline_counts_for_the_slice_with_which_the_run_begins(
     jobs.run_slice(str(run.slices.get().pk), 1)
     assert 0 < seen[0] <= 7
     assert counts(run) == {"terminated": 3}
+
+
+def test_a_worker_whose_disk_is_full_says_so(
+    run: MassCommand, outbox: list[Any], asked: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Device.objects.update(host_key="ssh-ed25519 AAAA")
+
+    def carry_out(*_: Any, **__: Any) -> NoReturn:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/run/orchestrator-run-0")
+
+    monkeypatch.setattr("orchestrator.runner.run", carry_out)
+    jobs.run_slice(str(run.slices.get().pk), 1)
+    assert counts(run) == {"failed": 3}
+    reasons = set(Command.objects.values_list("reason", flat=True))
+    assert reasons == {"Ansible could not run the command. The worker's machine says: No space left on device."}
