@@ -35,7 +35,9 @@ def delete_old(*, system_days: int | None = None, now: datetime | None = None) -
         deleted += results + runs
     if system_days is not None:
         before = moment - timedelta(days=system_days)
-        runs = _delete(MassCommand.objects.filter(organization=None, **_ended(before, RUN_FINISHED)))
+        old = MassCommand.objects.filter(organization=None, **_ended(before, RUN_FINISHED))
+        _delete(Command.objects.filter(mass_command__in=old))  # a thousand runs may have millions of them
+        runs = _delete(old)
         _tell(None, before, runs=runs)
         deleted += runs
     return deleted
