@@ -4,7 +4,7 @@ A transition is one UPDATE whose WHERE says from where it may come; zero rows is
 """
 
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import reduce
 from operator import add
@@ -193,4 +193,27 @@ class CommandQuerySet(models.QuerySet[Any]):
             cursor.executemany(
                 f"UPDATE {table} SET {assignments} WHERE {key} = %s",  # noqa: S608 - names of our own columns
                 [[column.get_db_prep_save(getattr(row, column.attname), using) for column in columns] for row in rows],
+            )
+
+    def insert_like(self, row: Any, names: Sequence[str], values: Iterable[Sequence[Any]]) -> None:
+        """Insert a row for each of the values, which are those of these columns; ids are made, the rest is ``row``'s.
+
+        A tenth of bulk_create's CPU: nothing is made of each row but the tuple that the database takes.
+        """
+        using = connections[self.db]
+        same = [field for field in self.model._meta.concrete_fields if field.column not in {*names, "id"}]
+        constant = tuple(field.get_db_prep_save(field.pre_save(row, add=True), using) for field in same)
+        columns = ", ".join(map(using.ops.quote_name, ("id", *names, *(field.column for field in same))))
+        table, marks = using.ops.quote_name(self.model._meta.db_table), ", ".join(["%s"] * (1 + len(names) + len(same)))
+        native = using.features.has_native_uuid_field
+
+        def ready(value: Any) -> Any:
+            if isinstance(value, datetime):
+                return using.ops.adapt_datetimefield_value(value)
+            return value.hex if isinstance(value, uuid.UUID) and not native else value
+
+        with using.cursor() as cursor:
+            cursor.executemany(
+                f"INSERT INTO {table} ({columns}) VALUES ({marks})",  # noqa: S608 - names of our own columns
+                [(ready(uuid.uuid4()), *map(ready, given), *constant) for given in values],
             )

@@ -1,9 +1,9 @@
 """Preview, launch, and launch again on what failed."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from itertools import batched, islice
+from itertools import batched, chain, islice, repeat
 from typing import Any, Final
 
 from django.conf import settings
@@ -43,6 +43,9 @@ from orchestrator.states import ERRORS, CommandStatus, RunStatus
 from orchestrator.targeting import REASONS, TargetFilter, TargetSet, resolve
 
 _INSERT: Final = 1_000  # rows in one statement
+_OWN: Final = (  # columns in which a new row differs from the others of its run
+    "device_id", "device_name", "organization_id", "status", "reason_code", "reason", "finished", "slice_id",
+)  # fmt: skip
 _LISTED: Final = 1_000  # changed devices named in a conflict
 _COUNT_THEM: Final = "A run on all devices must say how many it means; the preview tells how many there are."
 _MOMENTS: Final = frozenset({"run_at", "wait_for_offline_until"})  # controls that a retry, later, does not take over
@@ -173,8 +176,12 @@ def _create(actor: User, request: LaunchRequest, once: Once | None) -> MassComma
         run.save(force_insert=True)
         if once:
             IdempotencyKey.objects.create(user=actor, key=once.key, fingerprint=once.fingerprint, mass_command=run)
-        eligible = _freeze(run, found, request)
+        expected = found.totals()[1]
+        eligible = _freeze(run, found, request, _cut(run, request.controls, expected))
         _pace(run, request.controls, eligible)
+        if eligible != expected:  # a device was changed between the two reads, as a database may let it
+            Slice.objects.filter(mass_command=run).delete()
+            _slice(run, request.controls, eligible)
         if not eligible:
             MassCommand.objects.finish_if_done(run.pk)
         _tell(actor, run)
@@ -206,7 +213,7 @@ def _tell(actor: User, run: MassCommand) -> None:
 
 
 def _pace(run: MassCommand, controls: Controls, eligible: int) -> None:
-    """Write down how the run is to be paced, and cut its rows into slices."""
+    """Write down how the run is to be paced."""
     run.controls = controls.as_json()
     run.max_concurrency = amount(controls.max_concurrency, eligible)
     run.max_errors = amount(controls.max_errors, eligible)
@@ -219,39 +226,46 @@ def _pace(run: MassCommand, controls: Controls, eligible: int) -> None:
     if eligible and controls.run_at and controls.run_at > timezone.now():
         run.status = RunStatus.SCHEDULED
     run.save()
-    _slice(run, controls, eligible)
+
+
+def _cut(run: MassCommand, controls: Controls, eligible: int) -> list[Slice]:
+    """The held slices of so many devices."""
+    waves = cut_waves(controls, eligible, whole=run.type == CommandType.PLAYBOOK) if eligible else ()
+    slices = [
+        Slice(mass_command=run, number=number, wave=wave, size=size) for number, (wave, size) in enumerate(waves, 1)
+    ]
+    return Slice.objects.bulk_create(slices, batch_size=_INSERT)
 
 
 def _slice(run: MassCommand, controls: Controls, eligible: int) -> None:
-    """Cut the queued rows into held slices, in the order of device ids."""
-    if not eligible:
-        return
+    """Put the queued rows into slices, in the order of device ids."""
     waiting = Command.objects.filter(mass_command=run, status=CommandStatus.QUEUED).order_by("device_id")
     rows = waiting.only("pk").iterator(chunk_size=_INSERT)
-    for number, (wave, size) in enumerate(
-        cut_waves(controls, eligible, whole=run.type == CommandType.PLAYBOOK), start=1
-    ):
-        slice_ = Slice.objects.create(mass_command=run, number=number, wave=wave, size=size)
-        for part in batched((row.pk for row in islice(rows, size)), _INSERT):
+    for slice_ in _cut(run, controls, eligible):
+        for part in batched((row.pk for row in islice(rows, slice_.size)), _INSERT):
             Command.objects.filter(pk__in=part).update(slice=slice_)
 
 
-def _freeze(run: MassCommand, found: TargetSet, request: LaunchRequest) -> int:
-    """Create the rows of a run in one pass over its targets; how many are eligible.
+def _freeze(run: MassCommand, found: TargetSet, request: LaunchRequest, slices: Sequence[Slice]) -> int:
+    """Create the rows of a run, in these slices, in one pass over its targets; how many are eligible.
 
     The digest is summed over the very rows that are created: no second query could see another set.
     """
     digest = Digest()
     counts = {CommandStatus.QUEUED: 0, CommandStatus.SKIPPED: 0}
-    devices = found.rows.order_by("pk").only("pk", "name", "organization_id")
+    now = timezone.now()
+    like = Command(mass_command=run, type=run.type, playbook=run.playbook, created=now)
+    place = chain.from_iterable(repeat(slice_.pk, slice_.size) for slice_ in slices)
+    devices = found.rows.order_by("pk").values_list("pk", "name", "organization_id", "ineligible")
     for batch in batched(devices.iterator(chunk_size=_INSERT), _INSERT):
         rows = []
-        for device in batch:
-            digest.add(device.pk, eligible=not device.ineligible)
-            row = _row(run, device)
-            counts[CommandStatus(row.status)] += 1
-            rows.append(row)
-        Command.objects.bulk_create(rows)
+        for pk, name, organization, ineligible in batch:
+            digest.add(pk, eligible=not ineligible)
+            skipped = CommandStatus.SKIPPED.value, ineligible, REASONS.get(ineligible, ""), now, None
+            queued = CommandStatus.QUEUED.value, "", "", None, next(place, None) if not ineligible else None
+            counts[CommandStatus.SKIPPED if ineligible else CommandStatus.QUEUED] += 1
+            rows.append((pk, name, organization, *(skipped if ineligible else queued)))
+        Command.objects.insert_like(like, _OWN, rows)
     run.device_count = sum(counts.values())
     _refuse_surprise(run.device_count, found, request, shown=digest.hexdigest())
     run.queued_count, run.skipped_count = counts[CommandStatus.QUEUED], counts[CommandStatus.SKIPPED]
@@ -266,21 +280,6 @@ def _refuse_surprise(count: int, found: TargetSet, request: LaunchRequest, *, sh
         raise CountChangedError(count=count)
     if not count:
         raise NoTargetsError
-
-
-def _row(run: MassCommand, device: Any) -> Command:
-    row = Command(
-        mass_command=run,
-        device=device,
-        device_name=device.name,
-        organization_id=device.organization_id,
-        type=run.type,
-        playbook=run.playbook,
-    )
-    if device.ineligible:
-        row.status, row.finished = CommandStatus.SKIPPED, timezone.now()
-        row.reason_code, row.reason = device.ineligible, REASONS[device.ineligible]
-    return row
 
 
 def _changed(found: TargetSet, expected: str) -> TargetsChangedError:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from orchestrator.access import Role
-from orchestrator.models import Command, MassCommand
+from orchestrator.models import Command, MassCommand, Slice
 from tests import factories
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -28,6 +28,27 @@ def test_a_launch_freezes_its_targets_and_enqueues_slices(
     assert reply.json()["counts"]["queued"] == 3
     assert set(Command.objects.values_list("device", flat=True)) == {device.pk for device in devices}
     assert len(outbox) == 1
+
+
+@pytest.mark.parametrize("counted", [0, 2, 3, 9])
+def test_each_row_has_its_slice_also_when_devices_change_under_the_launch(
+    api: Any, outbox: Any, settings: Any, monkeypatch: pytest.MonkeyPatch, counted: int
+) -> None:
+    settings.SLICE_SIZE = 2
+    organization = factories.organization()
+    for _ in range(3):
+        factories.device(organization=organization)
+    factories.device(organization=organization, is_active=False)
+    monkeypatch.setattr("orchestrator.targeting.TargetSet.totals", lambda self: (counted, counted))
+    reply = api(factories.user(organization=organization)).post(URL, {"organization": str(organization.pk), **UPTIME})
+    assert reply.status_code == 201, reply.json()
+    assert reply.json()["counts"] | {"queued": 3, "skipped": 1} == reply.json()["counts"]
+    queued = Command.objects.filter(status="queued").order_by("device_id")
+    assert [row.slice and row.slice.number for row in queued] == [1, 1, 2]
+    assert list(Slice.objects.order_by("number").values_list("number", "size")) == [(1, 2), (2, 1)]
+    skipped = Command.objects.get(status="skipped")
+    assert (skipped.slice, skipped.reason_code) == (None, "inactive")
+    assert skipped.finished is not None
 
 
 def test_a_preview_tells_who_is_ineligible_and_why(api: Any) -> None:
