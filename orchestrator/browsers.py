@@ -33,6 +33,7 @@ _PERMISSIONS: Final = "camera=(), geolocation=(), microphone=(), payment=(), usb
 _COLOURS: Final = re.compile(rb'<style id="unfold-theme-colors">(.*?)</style>', re.DOTALL)
 _RULE: Final = re.compile(rb"<style>(\s*#changelist table thead th:first-child \{width: inherit\}\s*)</style>")
 _ADMIN: Final = "/admin/"
+_API: Final = "/api/"
 _QUEUE: Final = "/admin/django-rq/"
 
 
@@ -47,6 +48,8 @@ class BrowserPolicyMiddleware:
         response = self.get_response(request)
         response.headers.setdefault("Permissions-Policy", _PERMISSIONS)
         response.headers.setdefault(str(CSP.HEADER_ENFORCE), policy(request.path_info, response))
+        if request.path_info.startswith(_API):
+            response.headers.setdefault("Cache-Control", "no-store")  # what one may read, another may not
         return response
 
 

@@ -78,7 +78,10 @@ def _commands(request: HttpRequest) -> list[dict[str, Any]]:
 
 
 def _service(request: HttpRequest) -> list[dict[str, Any]]:
-    items = [{"title": "API reference", "icon": "api", "link": reverse("docs")}]
+    items = [
+        {"title": "API reference", "icon": "api", "link": reverse("docs")},
+        {"title": "API in the browser", "icon": "data_object", "link": reverse("batch-command-list")},
+    ]
     if access_of(request).everything:
         items.insert(0, {"title": "Queue", "icon": "stacks", "link": reverse("django_rq:home")})
     return items

@@ -354,6 +354,29 @@ HOSTILE = (
 )
 
 
+def test_the_api_is_read_and_used_in_the_browser(visit: Any, organization: Organization) -> None:
+    administrator = factories.user(organization=organization, role=Role.ADMINISTRATOR)
+    factories.location(organization=organization, name="Town hall")
+    page: Page = visit(administrator, color_scheme="dark").open(reverse("location-list"))
+    page.get_by_role("link", name="Town hall").click()
+    expect(page.get_by_role("region", name="Reply")).to_contain_text('"name": "Town hall"')
+    page.get_by_label("Method").select_option("PUT")
+    body = page.get_by_label("Body, in JSON")
+    body.fill(body.input_value().replace("Town hall", "Mill"))
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_role("heading", name="PUT: 200")).to_be_visible()
+    assert not _barriers(page)
+    page.set_viewport_size(SIZES[1])
+    assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[1]["width"]
+    page.reload()
+    expect(page.get_by_role("region", name="Reply")).to_contain_text('"name": "Mill"')
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_label("Method").select_option("DELETE")
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_role("heading", name="DELETE: 204")).to_be_visible()
+    assert not organization.locations.exists()
+
+
 def test_what_a_device_prints_does_nothing_in_the_browser(
     visit: Any, operator: User, organization: Organization
 ) -> None:

@@ -178,7 +178,8 @@ def test_a_forged_host_header_is_400_in_json(root: Any) -> None:
 
 
 def test_a_type_that_is_not_offered_is_406_in_json(root: Any) -> None:
-    _is_error(root.get(DEVICES, HTTP_ACCEPT="text/html"), 406, "not_acceptable")
+    _is_error(root.get(DEVICES, HTTP_ACCEPT="application/xml"), 406, "not_acceptable")
+    _is_error(root.post(DEVICES, {}, HTTP_ACCEPT="text/html"), 406, "not_acceptable")  # pages are for reading
 
 
 def test_a_mistake_of_ours_is_500_in_json_and_tells_nothing(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:

@@ -45,6 +45,7 @@ def test_no_page_of_ours_allows_anything_inline_or_from_elsewhere(client: Client
     assert reply["X-Frame-Options"] in ("DENY", "SAMEORIGIN")  # unfold's word for lists; the policy above is stricter
     assert reply["X-Content-Type-Options"] == "nosniff"
     assert reply["Referrer-Policy"] == "same-origin"
+    assert ("no-store" in reply.get("Cache-Control", "")) is path.startswith(("/admin/", "/api/"))
 
 
 def test_the_description_of_the_api_has_its_script_in_a_file(client: Client) -> None:
