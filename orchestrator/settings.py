@@ -166,6 +166,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "orchestrator.browsers.BrowserPolicyMiddleware",
+    "orchestrator.api.bodies.ChunkedBodyMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "orchestrator.origin.OriginMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",

@@ -43,7 +43,7 @@ _BOOLEANS: Final = {"true": True, "false": False}
 
 
 def refuse_parameters(request: Request, *known: str) -> None:
-    """For addresses that start something: who sends ``?dry_run=true`` must not learn by surprise that there is none.
+    """For all but lists: who sends ``?dry_run=true`` must not learn by surprise that there is none.
 
     Raises:
         ValidationError: the address has a parameter that is not known there.
@@ -64,6 +64,7 @@ class StrictFilterBackend(DjangoFilterBackend):  # type: ignore[misc]
             ValidationError: a parameter is unknown, or its value is not valid.
         """
         if "pk" in view.kwargs and getattr(view, "detail", False):  # one row, found by its id alone
+            refuse_parameters(request)
             return queryset
         known = set(self._parameters(view, queryset))
         unknown = {name for name in request.query_params if name not in known}

@@ -39,6 +39,11 @@ class FleetViewSet(viewsets.ModelViewSet[Any]):
         rows = super().get_queryset()
         return access_of(self.request).visible(rows, organization=self.organization_lookup)
 
+    def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Make one; a parameter would be a misunderstanding."""
+        filters.refuse_parameters(request)
+        return super().create(request, *args, **kwargs)
+
     def perform_create(self, serializer: serializers.BaseSerializer[Any]) -> None:
         """Save; two that race for one name are told so."""
         save_named(serializer, by=actor(self.request))

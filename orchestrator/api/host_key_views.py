@@ -8,6 +8,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from orchestrator import actions
+from orchestrator.api.filters import refuse_parameters
 from orchestrator.api.host_key_serializers import (
     EnrolmentsSerializer,
     HostKeysSerializer,
@@ -28,6 +29,7 @@ class HostKeysView(APIView):
     @extend_schema(request=HostKeysSerializer, responses={200: EnrolmentsSerializer})
     def post(self, request: Request) -> Response:
         """Ask these devices for their SSH host keys, and pin those that are accepted."""
+        refuse_parameters(request)
         given = HostKeysSerializer(data=request.data)
         given.is_valid(raise_exception=True)
         values: dict[str, Any] = given.validated_data
@@ -50,6 +52,7 @@ class KnownHostsFileView(KnownHostsView):
         Names in the open and hashed ones are understood; patterns, revoked keys and certificate authorities are not,
         and are told.
         """
+        refuse_parameters(request)
         given = KnownHostsSerializer(data=request.data, context={"request": request})
         given.is_valid(raise_exception=True)
         values: dict[str, Any] = given.validated_data

@@ -65,6 +65,11 @@ class UserViewSet(viewsets.ModelViewSet[User]):
         rows = super().get_queryset()
         return rows if access_of(self.request).everything else rows.none()
 
+    def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Make one."""
+        filters.refuse_parameters(request)
+        return super().create(request, *args, **kwargs)
+
     def perform_create(self, serializer: serializers.BaseSerializer[Any]) -> None:
         """Save; two that race for one name are told so."""
         save_named(serializer, "username", by=actor(self.request))
@@ -92,6 +97,7 @@ class MeView(APIView):
     @extend_schema(responses={200: MeSerializer})
     def get(self, request: Request) -> Response:
         """The user of this request, with the roles that count now."""
+        filters.refuse_parameters(request)
         return Response(MeSerializer(actor(request), context={"request": request}).data)
 
 
@@ -110,6 +116,11 @@ class MembershipViewSet(viewsets.ModelViewSet[Membership]):
         """Those of the organizations of which the user is administrator."""
         access, rows = access_of(self.request), super().get_queryset()
         return rows if access.everything else rows.filter(organization__in=access.organizations(Right.VIEW_ROLES))
+
+    def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Make one."""
+        filters.refuse_parameters(request)
+        return super().create(request, *args, **kwargs)
 
     def perform_create(self, serializer: serializers.BaseSerializer[Any]) -> None:
         """Save; two that race for one user are told so."""

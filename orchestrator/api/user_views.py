@@ -17,6 +17,7 @@ from rest_framework.views import APIView
 
 from orchestrator import actions, audit
 from orchestrator.api.authentication import BearerAuthentication, BrowserAuthentication
+from orchestrator.api.filters import refuse_parameters
 from orchestrator.api.permissions import actor
 from orchestrator.api.run_serializers import ErrorSerializer
 from orchestrator.api.throttles import SignInAddressThrottle, SignInNameThrottle
@@ -76,6 +77,7 @@ class TokenView(generics.ListAPIView[Token]):
 
         A token that is made with a limited one has the same limits, and does not outlive it.
         """
+        refuse_parameters(request)
         signs_in = _names_somebody(request.data) or not request.user.is_authenticated
         given = (SignInSerializer if signs_in else TokenRequestSerializer)(data=request.data)
         given.is_valid(raise_exception=True)
@@ -98,6 +100,7 @@ class TokenView(generics.ListAPIView[Token]):
     @extend_schema(request=None, responses={204: None}, filters=False, operation_id="users_token_give_back")
     def delete(self, request: Request) -> Response:
         """Revoke the token that this request is made with."""
+        refuse_parameters(request)
         actions.revoke_token(actor=actor(request), token=cast("Token", request.auth), signs_out=True)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
@@ -119,6 +122,7 @@ class TokenDetailView(APIView):
         return Response(status=status.HTTP_204_NO_CONTENT)
 
     def _token(self, request: Request, pk: Any) -> Token:
+        refuse_parameters(request)
         token: Token = get_object_or_404(Token.objects.held_by(actor(request)), pk=pk)
         return token
 

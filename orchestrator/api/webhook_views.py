@@ -56,6 +56,7 @@ class WebhookViewSet(FleetViewSet):
     @extend_schema(request=WebhookSerializer, responses={201: NewWebhookSerializer})
     def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Make a webhook.  The reply shows its secret, this once."""
+        filters.refuse_parameters(request)
         given = WebhookSerializer(data=request.data, context=self.get_serializer_context())
         given.is_valid(raise_exception=True)
         save_named(given, by=actor(request))

@@ -1,12 +1,17 @@
 """Every error is JSON: keyed by field, or with a code and a detail; whatever arrives."""
 
+import io
 import json
 from typing import Any
 
 import pytest
+from django.core.handlers.asgi import ASGIRequest
+from django.core.handlers.base import BaseHandler
+from django.test import Client
+from django.urls import reverse
 from rest_framework.test import APIClient
 
-from orchestrator.models import MassCommand
+from orchestrator.models import AuditEntry, Command, MassCommand, Token, User
 from tests import factories
 from tests.integration.api_addresses import (
     API,
@@ -20,12 +25,16 @@ from tests.integration.api_addresses import (
     PREVIEW,
     RUNS,
     TOKEN,
+    UPTIME,
     case,
     post,
+    with_token,
 )
+from tests.integration.test_api_tenancy import OF_ONESELF, TABLE, World
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
+PATHS_WITH_METHODS = [(name, method) for name, methods in (TABLE | OF_ONESELF).items() for method in sorted(methods)]
 WRITABLE = [RUNS, PREVIEW, ORGANIZATIONS, LOCATIONS, GROUPS, CREDENTIALS, DEVICES, TOKEN]
 MEGABYTE = 1024 * 1024
 
@@ -173,6 +182,11 @@ def test_a_hundred_thousand_errors_are_not_told_one_by_one(root: Any, body: dict
     assert len(reply.content) < 20_000
 
 
+@pytest.mark.parametrize("address", ["/api", "/api/", "/api/v2/", "/api/v1"])
+def test_nothing_below_the_api_is_answered_with_a_page(root: Any, address: str) -> None:
+    _is_error(root.get(address), 404, "not_found")
+
+
 def test_a_forged_host_header_is_400_in_json(root: Any) -> None:
     _is_error(root.get(DEVICES, HTTP_HOST="evil.example.com"), 400, "bad_request")
 
@@ -242,8 +256,9 @@ def test_pages_link_to_each_other(root: Any) -> None:
     assert root.get(second["previous"]).json() == first
 
 
-def test_an_address_without_its_last_slash_never_loses_the_method(root: Any) -> None:
-    reply = root.post(CONTROLLER + "batch-command", {"type": "reboot"})
+def test_an_address_without_its_last_slash_never_loses_the_method() -> None:
+    strict = Client(enforce_csrf_checks=True)  # as in life: the API's test client looks away
+    reply = strict.post(CONTROLLER + "batch-command", {"type": "reboot"}, "application/json")
     assert reply.status_code == 308
     assert reply["Location"].endswith("/batch-command/")
 
@@ -260,6 +275,50 @@ def test_a_parameter_that_an_address_does_not_know_starts_nothing(root: Any, end
         reply = root.post(f"{address}?dry_run=true", sent if address.startswith(RUNS) else {"type": "reboot"})
         assert (reply.status_code, list(reply.json())) == (400, ["dry_run"])
     assert MassCommand.objects.count() == 1
+
+
+@pytest.mark.parametrize("path", PATHS_WITH_METHODS, ids=case)
+def test_an_unknown_parameter_is_refused_by_every_address_and_method(
+    root: Any, api: Any, path: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.host_keys.scan", lambda host, port: "ssh-ed25519 AAAA")
+    name, method = path
+    world = World(api)
+    client = with_token(factories.superuser()) if name.startswith("token") else root
+    token = Token.objects.issue(user=User.objects.latest("date_joined"), name="another")[0]
+    address = reverse(name, args=[token.pk]) if name == "token-detail" else reverse(name) if name == "token" else ""
+    before = AuditEntry.objects.count()
+    reply = getattr(client, method)(f"{address or world.address(name)}?colour=red", {} if method != "get" else None)
+    assert (reply.status_code, list(reply.json())) == (400, ["colour"])
+    assert AuditEntry.objects.count() == before
+
+
+def _in_chunks(address: str, token: str, body: bytes) -> Any:
+    """The reply to a request without a Content-Length, as the ASGI server hands it on."""
+    path = address.encode()
+    scope = {
+        "type": "http", "method": "POST", "path": address, "raw_path": path, "query_string": b"", "root_path": "",
+        "headers": [
+            (b"host", b"testserver"), (b"transfer-encoding", b"chunked"), (b"content-type", b"application/json"),
+            (b"authorization", f"Bearer {token}".encode()),
+        ],
+    }  # fmt: skip
+    request = ASGIRequest(scope, io.BytesIO(body))
+    handler = BaseHandler()
+    handler.load_middleware()
+    return handler.get_response(request)
+
+
+def test_a_body_that_comes_in_chunks_is_read(api: Any, outbox: Any) -> None:
+    device, another = factories.device(name="a"), factories.device(name="b")
+    root = factories.superuser()
+    _, token = Token.objects.issue(user=root, name="script")
+    run = api(root).post(RUNS, {**UPTIME, "devices": [str(device.pk), str(another.pk)]}).json()["id"]
+    reply = _in_chunks(f"{RUNS}{run}/cancel/", token, json.dumps({"devices": [str(device.pk)]}).encode())
+    assert reply.status_code == 202, reply.content
+    assert Command.objects.get(device=another).status == "queued"  # not the whole run
+    assert _in_chunks(GROUPS, token, b'{"nothing": 1}').status_code == 400
+    assert _in_chunks(GROUPS, token, b'{"name": "' + b"x" * 10 * MEGABYTE + b'"}').status_code == 413
 
 
 def test_a_key_that_is_there_twice_is_named(root: Any) -> None:
