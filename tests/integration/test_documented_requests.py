@@ -5,6 +5,7 @@ the last item for further items.  An id, a digest or a token stands for the one 
 The comment ``<!-- workers -->`` lets workers carry out what was launched: the device "cellar" refuses the connection.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from typing import Any, Self
 
 import pytest
 from django.utils import timezone
+from drf_spectacular.generators import SchemaGenerator
 
 from orchestrator.models import Command, MassCommand
 from orchestrator.states import CommandStatus
@@ -55,10 +57,23 @@ def exchanges(text: str) -> Iterator[Exchange]:
         else:
             (line, _, body), (status, _, reply) = request.partition("\n"), block.partition("\n")
             method, path = line.split()
-            told = events(reply) if reply.startswith("retry:") else json.loads(reply) if reply else None
-            yield Exchange(method, path, body.strip(), int(status.split()[0]), told)
+            yield Exchange(method, path, body.strip(), int(status.split()[0]), content(reply))
             request = ""
     assert not request, f"without a reply: {request}"
+
+
+def content(reply: str) -> Any:
+    """What a reply says: JSON, a list of what its lines say, events, or text."""
+    if reply.startswith("retry:"):
+        return events(reply)
+    lines = reply.strip().splitlines()
+    for several in (
+        reply,
+        *(("[" + ",".join(line if line != "…" else '"…"' for line in lines) + "]",) * (len(lines) > 1)),
+    ):
+        with contextlib.suppress(ValueError):
+            return json.loads(several)
+    return lines or None
 
 
 def events(stream: str) -> list[dict[str, Any]]:
@@ -151,13 +166,23 @@ def test_the_documented_requests_get_the_documented_replies(
         seen += 1
         body, path = reader.in_life(told.body), reader.in_life(told.path)
         real = client.generic(told.method, path, body, "application/json", SERVER_NAME="127.0.0.1", SERVER_PORT="8000")
-        content = real.getvalue()
-        value: Any = events(content.decode()) if real.streaming else json.loads(content) if content else None
-        assert real.status_code == told.status, f"{told.method} {path}: {content.decode()}"
+        text = real.getvalue().decode()
+        value: Any = content(text)
+        assert real.status_code == told.status, f"{told.method} {path}: {text}"
         assert reader.same(told.reply, value), f"{told.method} {path}: {json.dumps(value, indent=1)}"
         if value and told.path.endswith("/token/") and (told.method, told.status) == ("POST", 200):  # signed in
             client.credentials(HTTP_AUTHORIZATION=f"Bearer {value['token']}")
     assert seen > 30
+
+
+def test_every_address_and_method_is_documented_with_a_request_and_its_reply() -> None:
+    generator: Any = SchemaGenerator
+    paths = generator().get_schema(request=None, public=True)["paths"]
+    there = {(method.upper(), path) for path, methods in paths.items() for method in methods}
+    told = {
+        (each.method, re.sub(NAMED, "{id}", each.path.partition("?")[0])) for each in exchanges(DOCUMENT.read_text())
+    }
+    assert there - told == set()
 
 
 @pytest.fixture
