@@ -1,17 +1,20 @@
 """How many queries an address needs does not depend on how much there is."""
 
 import tracemalloc
+import uuid
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from orchestrator.access import Role
-from orchestrator.models import Device, DeviceCredential
+from orchestrator.models import Command, Device, DeviceCredential, TaskResult
 from tests import factories
 from tests.integration.api_addresses import (
+    CONTROLLER,
     CREDENTIALS,
     DEVICES,
     GROUPS,
@@ -58,6 +61,7 @@ ADDRESSES = {
     "detail": RUNS + "{run}/",
     "commands": RUNS + "{run}/commands/",
     "history": DEVICES + "{device}/command/",
+    "tasks": CONTROLLER + "commands/{row}/tasks/",
 }
 
 
@@ -71,10 +75,46 @@ def test_a_page_needs_the_same_queries_for_ten_times_as_much(api: Any, name: str
         client = api(user)
         runs = [launch(client, organization=str(organization.pk)) for _ in range(devices // 4)]
         device = Device.objects.filter(organization=organization)[0]
-        address = ADDRESSES[name].format(run=runs[0]["id"], device=device.pk)
+        row = Command.objects.filter(mass_command=runs[0]["id"])[0]
+        TaskResult.objects.bulk_create(_tasks(row, devices))
+        address = ADDRESSES[name].format(run=runs[0]["id"], device=device.pk, row=row.pk)
         needed.append(_queries(lambda client=client, address=address: client.get(address, {"page_size": 100})  # type: ignore[misc]
                                if name != "detail" else client.get(address)))  # fmt: skip
     assert needed[0] == needed[1] <= 6
+
+
+def test_the_tasks_of_a_device_come_in_pages_that_cost_the_same(api: Any) -> None:
+    organization = _organization(1)
+    client = api(factories.user(organization=organization))
+    row = Command.objects.get(mass_command=launch(client, organization=str(organization.pk))["id"])
+    TaskResult.objects.bulk_create(_tasks(row, 10 * MANY))
+    address = f"{CONTROLLER}commands/{row.pk}/tasks/"
+    seen: list[int] = []
+    needed: set[int] = set()
+    for page in range(1, 9):
+        with CaptureQueriesContext(connection) as captured:
+            reply = client.get(address, {"page": page, "page_size": 50}).json()
+        needed.add(len(captured))
+        seen += [task["number"] for task in reply["results"]]
+        assert (reply["count"], bool(reply["next"])) == (10 * MANY, page < 8)
+    assert seen == list(range(1, 10 * MANY + 1))
+    assert len(needed) == 1
+    assert client.get(address, {"page": 9, "page_size": 50}).status_code == 404
+    failed = client.get(address, {"status": "failed", "page_size": 50}).json()
+    assert failed["count"] == MANY
+    assert {task["number"] % 10 for task in failed["results"]} == {0}
+
+
+def _tasks(row: Command, number: int) -> list[TaskResult]:
+    """The results of so many tasks, of which each tenth failed; all begun in the same moment."""
+    at = timezone.now()
+    return [
+        TaskResult(
+            id=uuid.uuid4(), command=row, number=each, task=f"Task {each}", started=at, duration=0.1,
+            status="failed" if each % 10 == 0 else "ok",
+        )
+        for each in range(1, number + 1)
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["organization", "devices"])
