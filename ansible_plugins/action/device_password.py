@@ -11,6 +11,51 @@ from typing import Any
 
 from ansible_plugins.device_action import DeviceAction, fail, last_line
 
+DOCUMENTATION = r"""
+name: device_password
+short_description: Set the password of one account of a device
+description:
+  - Uses C(chpasswd) or C(passwd), whichever there is; as root, by sudo where the login's user is another one.
+  - The password goes through ssh to their standard input. It is in no argument, no environment and no result.
+  - In check mode the device is logged in to, and nothing is changed.
+author: the orchestrator's authors
+options:
+  username:
+    description: The account; an empty text is the user who logs in.
+    type: str
+    required: true
+  password:
+    description: The new password, printable. dropbear lets nobody in with more than 100 bytes, and so they are refused.
+    type: str
+    required: true
+notes:
+  - Needs the connection C(device_ssh).
+"""
+
+EXAMPLES = r"""
+- name: A new password for root
+  device_password:
+    username: root
+    password: "{{ new_password }}"
+"""
+
+RETURN = r"""
+rc:
+  description: 0; absent of a failure.
+  returned: on success
+  type: int
+stderr:
+  description: What the program said of a password that it did not take.
+  returned: always
+  type: str
+orchestrator:
+  description:
+    - What only the service reads. C(code) says why nothing was changed, such as C(no_account), C(no_tool), C(not_root)
+      or C(not_changed).
+  returned: always
+  type: dict
+"""
+
 ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}\$?")
 DROPBEAR_LIMIT = 100  # bytes; DROPBEAR_MAX_PASSWORD_LEN: it lets nobody in with a longer one
 EXITS = {91: "no_account", 92: "no_tool", 93: "not_changed"}

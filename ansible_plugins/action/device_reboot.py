@@ -12,6 +12,43 @@ from typing import Any
 from ansible_plugins.cooperation import sleep
 from ansible_plugins.device_action import DeviceAction, fail, last_line
 
+DOCUMENTATION = r"""
+name: device_reboot
+short_description: Reboot a device, and wait until it has
+description:
+  - Orders one reboot, as root or by sudo, and logs in again and again until the boot id is another one.
+  - Needs no Python on the device. In check mode the device is logged in to, and nothing is ordered.
+author: the orchestrator's authors
+options:
+  timeout:
+    description: Seconds from the order until the device must be back.
+    type: float
+    required: true
+notes:
+  - Needs the connection C(device_ssh).
+"""
+
+EXAMPLES = r"""
+- name: Reboot
+  device_reboot:
+    timeout: 300
+"""
+
+RETURN = r"""
+rc:
+  description: 0; absent of a failure.
+  returned: on success
+  type: int
+stdout:
+  description: How long it took, and both boot ids.
+  returned: when the order was given
+  type: str
+orchestrator:
+  description: What only the service reads. C(code) is C(no_return) or C(not_rebooted) where it did not come back anew.
+  returned: always
+  type: dict
+"""
+
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 FIRST_LOOK = 2.0  # seconds after the order; the device waits one before it obeys, so that our session can end
 PAUSE = 1.0, 5.0  # seconds between two looks: at first, at most

@@ -20,12 +20,25 @@ HOSTILE = "{{ lookup('pipe', 'touch evaluated') }}"
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
+ALONE = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] in {'django', 'orchestrator', 'rest_framework', 'ansible_plugins'}:
+            raise ImportError(f'{name} is not installed here')
+sys.meta_path.insert(0, Refuse())
+"""
+
+
 class Ansible:
-    """Plain Ansible in a folder, with an environment of its own."""
+    """Plain Ansible in a folder, with an environment of its own, where nothing of the service can be imported."""
 
     def __init__(self, folder: Path, url: str, token: str) -> None:
         self.folder = folder
+        (folder / "python").mkdir()
+        (folder / "python" / "sitecustomize.py").write_text(ALONE)
         self.environment = {
+            "PYTHONPATH": str(folder / "python"),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(folder), "LC_ALL": "C.UTF-8",
             "ANSIBLE_HOME": str(folder / "home"), "ANSIBLE_LOCAL_TEMP": str(folder / "tmp"),
             "ANSIBLE_INVENTORY_PLUGINS": str(PROJECT / "inventory_plugins"),
@@ -77,6 +90,10 @@ def ansible(live_server: Any, tmp_path: Path) -> Ansible:
 
 
 def test_plain_ansible_lists_the_fleet_in_groups(ansible: Ansible) -> None:
+    probe = [sys.executable, "-c", "import django"]
+    assert (
+        b"not installed here" in subprocess.run(probe, env=ansible.environment, capture_output=True, check=False).stderr
+    )
     listed = ansible.listed(
         known_hosts="keys/known hosts",
         compose={"where": "orchestrator_location | default('nowhere', true)"},
