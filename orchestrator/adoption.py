@@ -109,7 +109,7 @@ class _UnfitError(Exception):
 def adopt(hosts: Sequence[SourceHost], rules: Rules) -> tuple[list[Draft], Findings]:
     """The devices, in the order of their names, and what could not be mapped."""
     findings, drafts = Findings(), []
-    keys: dict[str, str] = {}
+    keys: dict[str, tuple[str, str]] = {}
     for host in hosts:
         try:
             drafts.append(_draft(host, rules, findings, keys))
@@ -118,7 +118,7 @@ def adopt(hosts: Sequence[SourceHost], rules: Rules) -> tuple[list[Draft], Findi
     return drafts, findings
 
 
-def _draft(host: SourceHost, rules: Rules, findings: Findings, keys: dict[str, str]) -> Draft:
+def _draft(host: SourceHost, rules: Rules, findings: Findings, keys: dict[str, tuple[str, str]]) -> Draft:
     said = {meaning: _last(host, names) for meaning, names in MEANINGS.items()}
     connection = str(said["connection"] or "").rsplit(".", 1)[-1]
     if connection not in SSH:
@@ -190,7 +190,7 @@ def _places(host: SourceHost, rules: Rules, findings: Findings) -> tuple[str, st
 
 
 def _login(
-    host: SourceHost, said: Mapping[str, Any], rules: Rules, findings: Findings, keys: dict[str, str]
+    host: SourceHost, said: Mapping[str, Any], rules: Rules, findings: Findings, keys: dict[str, tuple[str, str]]
 ) -> Login | None:
     """How to log in, or None with the reason among the findings."""
     for meaning in ("username", "password", "key", "key_file", "passphrase", "become_password"):
@@ -220,22 +220,21 @@ def _login(
     return Login(username, secrets)
 
 
-def _key(path: str, host: str, rules: Rules, findings: Findings, keys: dict[str, str]) -> str:
-    """The private key of the file, each read once; empty with a finding when it can't be."""
+def _key(path: str, host: str, rules: Rules, findings: Findings, keys: dict[str, tuple[str, str]]) -> str:
+    """The private key of the file, empty with a finding when it can't be read; ``keys`` has what came of each."""
     if not rules.key_files:
         findings.add(f"The private key {path} is a file that is not here", host)
         return ""
     if path not in keys:
         try:
             with Path(path).expanduser().open(encoding="ascii") as file:
-                keys[path] = file.read(_KEY_BYTES)
+                keys[path] = file.read(_KEY_BYTES), "It is empty"
         except (OSError, ValueError, RuntimeError) as error:
-            keys[path] = ""
-            findings.add(f"The private key {path} can't be read: {getattr(error, 'strerror', None) or error}", host)
-            return ""
-    if not keys[path]:
-        findings.add(f"The private key {path} is empty, or can't be read", host)
-    return keys[path]
+            keys[path] = "", str(getattr(error, "strerror", None) or error)
+    key, problem = keys[path]
+    if not key:
+        findings.add(f"The private key {path} can't be read: {problem}", host)
+    return key
 
 
 def _notice(host: SourceHost, said: Mapping[str, Any], findings: Findings) -> None:

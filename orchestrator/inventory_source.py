@@ -18,6 +18,7 @@ from orchestrator.sandbox import sandbox
 READ_SECONDS: Final = 600.0  # inventory scripts may ask slow services
 STATIC_SECONDS: Final = 30.0  # a file of a stranger, for which somebody's browser waits
 TOLD: Final = 2_000  # characters of what Ansible said
+SHUT: Final = "A whole file is encrypted: give the vault's password, or its hosts have no variables at all."
 PROJECT: Final = Path(__file__).resolve().parent.parent
 # What is ours alone: an inventory script runs with the rest of the environment, as under ansible-inventory.
 OWN: Final = ("ORCHESTRATOR_SECRET_KEYS", "ORCHESTRATOR_VAULT_", "DJANGO_SECRET_KEY", "DATABASE_URL", "REDIS_URL")
@@ -105,4 +106,5 @@ def _file(folder: str, name: str, text: str) -> str:
 
 def _told(stderr: str) -> str:
     """What went wrong, in Ansible's words; the last ones, which are its verdict."""
-    return " ".join(stderr.replace("[ERROR]: ", "").replace("[WARNING]: ", "").split())[-TOLD:]
+    told = " ".join(stderr.replace("[ERROR]: ", "").replace("[WARNING]: ", "").split())[-TOLD:]
+    return f"{told} {SHUT}" if "no vault secrets" in told else told

@@ -107,6 +107,12 @@ def test_a_vault_that_stays_shut_costs_the_credential_only(home: Organization, s
     call_command("import_inventory", str(source), "--organization=Home", "--apply", stdout=told, no_color=True)
     assert "No credential: ansible_password has no value, no vault password given opens it. [web1]" in told.getvalue()
     assert not Device.objects.get(name="web1").credentials.exists()
+    encrypt = [str(Path(sys.executable).parent / "ansible-vault"), "encrypt", str(source / "group_vars" / "web.yml")]
+    subprocess.run([*encrypt, "--vault-password-file", source.parent / "password"], check=True, capture_output=True)
+    with pytest.raises(
+        CommandError, match="no vault secrets found. A whole file is encrypted: give the vault's password"
+    ):
+        call_command("import_inventory", str(source), "--organization=Home")
 
 
 def test_a_script_is_an_inventory_too_and_does_not_see_our_keys(
