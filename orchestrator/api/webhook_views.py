@@ -11,6 +11,7 @@ from rest_framework.response import Response
 from orchestrator import webhooks
 from orchestrator.access import Access, Right
 from orchestrator.api import filters
+from orchestrator.api.fields import StrictSerializer
 from orchestrator.api.fleet_views import UUID_PATTERN, FleetViewSet, save_named
 from orchestrator.api.membership_views import PeoplePermission
 from orchestrator.api.permissions import access_of, actor
@@ -67,8 +68,8 @@ class WebhookViewSet(FleetViewSet):
     @action(detail=True, methods=["post"])
     def secret(self, request: Request, pk: str) -> Response:
         """Give it a new secret, shown this once.  The one before signs as well for a day."""
-        filters.refuse_parameters(request)
         webhook = self.get_object()
+        _refuse_all(request)
         text = webhooks.replace_secret(webhook, actor=actor(request))
         webhook.refresh_from_db()
         return Response(self._shown(webhook, text), headers=_NO_STORE)
@@ -77,8 +78,9 @@ class WebhookViewSet(FleetViewSet):
     @action(detail=True, methods=["post"])
     def test(self, request: Request, pk: str) -> Response:
         """Send it a test; what becomes of it is in the delivery."""
-        filters.refuse_parameters(request)
-        delivery = webhooks.test(self.get_object(), actor=actor(request))
+        webhook = self.get_object()
+        _refuse_all(request)
+        delivery = webhooks.test(webhook, actor=actor(request))
         return Response(DeliverySerializer(delivery).data, status.HTTP_202_ACCEPTED)
 
     def _shown(self, webhook: Any, secret: str) -> Any:
@@ -113,9 +115,15 @@ class DeliveryViewSet(viewsets.ReadOnlyModelViewSet[WebhookDelivery]):
     @action(detail=True, methods=["post"])
     def send(self, request: Request, pk: str) -> Response:
         """Send it again, under the same id."""
-        filters.refuse_parameters(request)
         delivery = self.get_object()
+        _refuse_all(request)
         if not webhooks.send_again(delivery, actor=actor(request)):
             raise StillPendingError
         delivery.refresh_from_db()
         return Response(DeliverySerializer(delivery).data, status.HTTP_202_ACCEPTED)
+
+
+def _refuse_all(request: Request) -> None:
+    """What takes nothing ignores nothing either."""
+    filters.refuse_parameters(request)
+    StrictSerializer(data=request.data).is_valid(raise_exception=True)

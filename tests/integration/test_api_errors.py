@@ -278,7 +278,7 @@ def test_a_parameter_that_an_address_does_not_know_starts_nothing(root: Any, end
 
 
 @pytest.mark.parametrize("path", PATHS_WITH_METHODS, ids=case)
-def test_an_unknown_parameter_is_refused_by_every_address_and_method(
+def test_an_unknown_parameter_or_field_is_refused_by_every_address_and_method(
     root: Any, api: Any, path: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orchestrator.host_keys.scan", lambda host, port: "ssh-ed25519 AAAA")
@@ -288,8 +288,12 @@ def test_an_unknown_parameter_is_refused_by_every_address_and_method(
     token = Token.objects.issue(user=User.objects.latest("date_joined"), name="another")[0]
     address = reverse(name, args=[token.pk]) if name == "token-detail" else reverse(name) if name == "token" else ""
     before = AuditEntry.objects.count()
-    reply = getattr(client, method)(f"{address or world.address(name)}?colour=red", {} if method != "get" else None)
+    address = address or world.address(name)
+    reply = getattr(client, method)(f"{address}?colour=red", {} if method != "get" else None)
     assert (reply.status_code, list(reply.json())) == (400, ["colour"])
+    if method in ("post", "put", "patch"):
+        reply = getattr(client, method)(address, {"colour": "red"})
+        assert (reply.status_code, reply.json()["colour"]) == (400, ["Unknown field."])
     assert AuditEntry.objects.count() == before
 
 
