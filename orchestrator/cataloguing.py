@@ -103,13 +103,14 @@ class Watch:
 def _entries(source: Source, digest: str) -> list[_Found]:
     copy = snapshots.path(digest)
     shipped = source.root == settings.PLAYBOOK_DIR
+    roles = [Path(place) for place in snapshots.environment(copy)["ANSIBLE_ROLES_PATH"].split(":")]
     found = []
     for path in find(copy / source.base):
         if shipped and path.parent == copy and path.name in _SHIPPED:
             continue
         name = source.prefix + path.relative_to(copy / source.base).as_posix()
         name = next(name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix))
-        found.append(_Found(name=name, source=source, digest=digest, file=describe(path, root=copy)))
+        found.append(_Found(name=name, source=source, digest=digest, file=describe(path, root=copy, roles=roles)))
     return found
 
 

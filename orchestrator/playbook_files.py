@@ -8,7 +8,7 @@ import keyword
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -85,8 +85,11 @@ def _is_playbook(path: Path) -> bool:
     return isinstance(plays, list) and any(isinstance(play, dict) and "roles" in play for play in plays)
 
 
-def describe(path: Path, *, root: Path) -> PlaybookFile:
-    """What a playbook's files say of it; never raises for what stands in them."""
+def describe(path: Path, *, root: Path, roles: Sequence[Path] = ()) -> PlaybookFile:
+    """What a playbook's files say of it; never raises for what stands in them.
+
+    ``roles``: where Ansible looks for roles, beside the playbook itself; ``root`` / roles unless told.
+    """
     relative = path.relative_to(root).as_posix()
     try:
         found = list(islice(_plays(path, root), _MOST_PLAYS + 1))
@@ -94,7 +97,7 @@ def describe(path: Path, *, root: Path) -> PlaybookFile:
             raise UnusablePlaybookError(f"It has more than {_MOST_PLAYS:,} plays, with those that it imports.")
         plays = [play for _, play in found]
         _refuse_endless(*(play.get(key) for play in plays for key in ("hosts", "vars_prompt", "name")))
-        schema = _sidecar(path) or of_roles(found, root)
+        schema = _sidecar(path) or of_roles(found, root, roles or [root / "roles"])
         _refuse_endless(schema)
         description = _description(path, plays, schema)
         defaults = _add_prompts(schema, plays)

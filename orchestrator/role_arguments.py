@@ -4,7 +4,7 @@ Read as YAML, never by Ansible.  What is given to a role where it is named is no
 be one.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -25,6 +25,15 @@ type Schema = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
+class _Places:
+    """Where roles are looked for."""
+
+    beside: Path  # the folder of the playbook
+    root: Path
+    roles: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class _Role:
     """A role where it is named."""
 
@@ -35,8 +44,10 @@ class _Role:
     beside: Path | None = None  # of a dependency: the folder of the role that depends on it
 
 
-def of_roles(plays: list[tuple[Path, dict[str, Any]]], root: Path) -> Schema:
+def of_roles(plays: list[tuple[Path, dict[str, Any]]], root: Path, roles: Sequence[Path]) -> Schema:
     """The input of the roles that (file, play) name, as JSON Schema; empty when they declare none.
+
+    ``roles`` are Ansible's places for them; nothing outside of ``root`` is read.
 
     Raises:
         UnusablePlaybookError: a role's files can't be read, or depend on more than anybody wrote.
@@ -44,8 +55,9 @@ def of_roles(plays: list[tuple[Path, dict[str, Any]]], root: Path) -> Schema:
     properties: dict[str, Any] = {}
     required: list[str] = []
     for path, play in plays:
-        for role in _with_dependencies(list(_named(path, play, root)), path, root):
-            for option, about in _argument_spec(role, path, root).items():
+        places = _Places(path.parent, root.resolve(), tuple(roles))
+        for role in _with_dependencies(list(_named(path, play, root)), places):
+            for option, about in _argument_spec(role, places).items():
                 if option in role.given:
                     continue
                 known = properties.setdefault(option, _property(about))
@@ -108,7 +120,7 @@ def _tasks(entries: Any) -> Iterator[dict[Any, Any]]:
                 yield from _tasks(task.get(part))
 
 
-def _with_dependencies(roles: list[_Role], path: Path, root: Path) -> Iterator[_Role]:
+def _with_dependencies(roles: list[_Role], places: _Places) -> Iterator[_Role]:
     """The roles, and what their meta/main.yml says that they depend on; each place and what it is given once."""
     waiting, seen = list(reversed(roles)), set()
     while waiting:
@@ -119,14 +131,14 @@ def _with_dependencies(roles: list[_Role], path: Path, root: Path) -> Iterator[_
         if len(seen) > _MOST_ROLES:
             raise UnusablePlaybookError(f"It names more than {_MOST_ROLES:,} roles, with those that they depend on.")
         yield role
-        waiting += reversed(list(_dependencies(role, path, root)))
+        waiting += reversed(list(_dependencies(role, places)))
 
 
-def _dependencies(role: _Role, path: Path, root: Path) -> Iterator[_Role]:
+def _dependencies(role: _Role, places: _Places) -> Iterator[_Role]:
     """A dependency knows what its parent sets and is given."""
-    for folder in _folders(role, path, root)[:1]:
+    for folder in _folders(role, places)[:1]:
         files = [folder / part / f"main{suffix}" for part in ("defaults", "vars") for suffix in _SUFFIXES]
-        known = role.known.union(role.given, *(_variables(file, root) for file in files))
+        known = role.known.union(role.given, *(_variables(file, places.root) for file in files))
         for entry in sequence(_meta(folder).get("dependencies")):
             if named := _entry(entry, known):
                 yield _Role(named.name, "main", named.given, known, beside=folder)
@@ -138,9 +150,9 @@ def _meta(folder: Path) -> dict[Any, Any]:
     return mapping(read(file)) if file else {}
 
 
-def _argument_spec(role: _Role, path: Path, root: Path) -> dict[str, dict[str, Any]]:
+def _argument_spec(role: _Role, places: _Places) -> dict[str, dict[str, Any]]:
     """The options of the role's entry point, by name."""
-    for folder in _folders(role, path, root)[:1]:
+    for folder in _folders(role, places)[:1]:
         files = [folder / "meta" / f"argument_specs{suffix}" for suffix in _SUFFIXES]
         file = next((file for file in files if file.is_file()), None)
         specs = mapping((mapping(read(file)) if file else _meta(folder)).get("argument_specs"))
@@ -149,18 +161,16 @@ def _argument_spec(role: _Role, path: Path, root: Path) -> dict[str, dict[str, A
     return {}
 
 
-def _folders(role: _Role, path: Path, root: Path) -> list[Path]:
+def _folders(role: _Role, places: _Places) -> list[Path]:
     """Where the role may be, in Ansible's order; those that there are."""
     beside = [role.beside.parent / role.name] if role.beside else []
     if role.name.count(".") == 2:
         namespace, collection, name = role.name.split(".")
         inner = Path("ansible_collections") / namespace / collection / "roles" / name
-        places = [path.parent / "collections" / inner, root / "collections" / inner]
+        found = [base / "collections" / inner for base in (places.beside, places.root)]
     else:
-        places = [path.parent / "roles", root / "roles", root / "project" / "roles", path.parent]
-        places = [place / role.name for place in places]
-    home = root.resolve()
-    return [place for place in (*beside, *places) if place.is_dir() and place.resolve().is_relative_to(home)]
+        found = [place / role.name for place in (places.beside / "roles", *places.roles, places.beside)]
+    return [place for place in (*beside, *found) if place.is_dir() and place.resolve().is_relative_to(places.root)]
 
 
 def _property(about: Mapping[str, Any]) -> Schema:

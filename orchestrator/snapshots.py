@@ -9,6 +9,7 @@
 An edit, or a pull, in the middle of a run changes the directory, never the copy.
 """
 
+import configparser
 import hashlib
 import json
 import logging
@@ -145,11 +146,30 @@ def environment(root: Path) -> dict[str, str]:
     """What Ansible must be told of a copy: where its roles and collections are, and its ansible.cfg if it has one."""
     bases = [root, root / PROJECT]
     configs = [base / "ansible.cfg" for base in bases if (base / "ansible.cfg").is_file()]
+    said = _paths(configs[0], root) if configs else {}
     told = {
-        "ANSIBLE_ROLES_PATH": ":".join(str(base / "roles") for base in reversed(bases)),
-        "ANSIBLE_COLLECTIONS_PATH": ":".join(str(base / "collections") for base in reversed(bases)),
+        f"ANSIBLE_{kind.upper()}_PATH": ":".join([*said.get(kind, ()), *(str(base / kind) for base in reversed(bases))])
+        for kind in ("roles", "collections")
     }
     return told | ({"ANSIBLE_CONFIG": str(configs[0])} if configs else {})
+
+
+def _paths(config: Path, root: Path) -> dict[str, list[str]]:
+    """Where an ansible.cfg says that roles and collections are, as far as that is within the directory.
+
+    Ours are told by the environment, which for Ansible is worth more than the file.
+    """
+    parser = configparser.RawConfigParser(strict=False)
+    try:
+        parser.read(config, encoding="utf-8")
+    except (configparser.Error, UnicodeDecodeError):  # Ansible will say so
+        return {}
+    found: dict[str, list[str]] = {}
+    for kind, names in (("roles", ("roles_path",)), ("collections", ("collections_path", "collections_paths"))):
+        told = next((value for name in names if (value := parser.get("defaults", name, fallback=""))), "")
+        places = [(config.parent / part.strip()).resolve() for part in told.split(":") if part.strip()]
+        found[kind] = [str(place) for place in places if place.is_relative_to(root.resolve())]
+    return found
 
 
 def _store() -> Path:

@@ -65,6 +65,25 @@ def test_one_broken_playbook_does_not_hide_the_others(folder: Path) -> None:
     assert str(folder.parent) not in rows["two"].message
 
 
+def test_roles_are_found_where_the_directorys_ansible_cfg_says(folder: Path) -> None:
+    (folder / "vendor" / "roles" / "greet" / "tasks").mkdir(parents=True)
+    (folder / "vendor" / "roles" / "greet" / "tasks" / "main.yml").write_text("- ansible.builtin.ping:\n")
+    (folder / "vendor" / "roles" / "greet" / "meta").mkdir()
+    spec = "argument_specs: {main: {options: {word: {required: true}}}}\n"
+    (folder / "vendor" / "roles" / "greet" / "meta" / "argument_specs.yml").write_text(spec)
+    (folder / "site.yml").write_text("- hosts: all\n  roles: [greet]\n")
+    assert list(refresh().broken) == ["site"]
+    (folder / "ansible.cfg").write_text("[defaults]\nroles_path = vendor/roles:../../elsewhere:%(home)s\n")
+    assert refresh().broken == {}
+    row = Playbook.objects.get()
+    assert row.schema["required"] == ["word"]
+    copy = snapshots.held(row.digest)
+    told = snapshots.environment(copy)
+    assert told["ANSIBLE_CONFIG"] == str(copy / "ansible.cfg")
+    assert told["ANSIBLE_ROLES_PATH"].split(":")[0] == str(copy / "vendor" / "roles")
+    assert "elsewhere" not in told["ANSIBLE_ROLES_PATH"]
+
+
 def test_what_was_launched_is_kept_when_the_files_change(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parsed: list[str] = []
 
