@@ -243,6 +243,30 @@ def test_a_worker_that_is_killed_at_any_moment_starts_nothing_afterwards(
     runner.sweep()
 
 
+def test_what_goes_on_for_a_frozen_worker_is_ended_when_its_slice_is_taken(engine: Engine, isolation: bool) -> None:
+    names = ("openwrt1", "openwrt2", "openwrt3")
+    forget(engine, *names)
+    command = f"[ $(hostname) = openwrt1 ] || {{ {BEGIN.format(seconds=6)}; }}"
+    request = engine.request([engine.target(name) for name in names], command=command, forks=1, limits=PATIENT)
+    with engine.worker(request, isolated=isolation) as worker:
+        until(lambda: engine.exists("openwrt2", "/tmp/began"))
+        os.kill(worker.pid, signal.SIGSTOP)
+        assert runner.started_hosts(request.ident, evict=True) == frozenset({"openwrt1", "openwrt2"})
+        assert alive(engine, *names) == []
+        os.kill(worker.pid, signal.SIGCONT)
+    assert alive(engine, *names) == []
+    assert not engine.exists("openwrt3", "/tmp/began")
+    assert not list(Path(settings.RUN_DIR).glob("orchestrator-run-*"))  # it went after all
+
+
+def test_a_worker_that_was_frozen_before_its_start_begins_nothing(engine: Engine) -> None:
+    request = engine.request([engine.target("openwrt1")], command="id")
+    assert runner.started_hosts(request.ident, evict=True) is None
+    with pytest.raises(OSError, match="not empty"):
+        runner.run(request, on_event=lambda event: None, orders=Orders())
+    assert runner.sweep() == 1
+
+
 def test_a_sweep_wipes_secrets_at_once_and_keeps_what_recovery_asks_for(engine: Engine) -> None:
     forget(engine, "openwrt1")
     request = engine.request([engine.target("openwrt1")], command=BEGIN.format(seconds=60), limits=PATIENT)
