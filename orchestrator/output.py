@@ -1,5 +1,6 @@
 """What a device printed, made fit for a row: bounded, and without what a database can't hold."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -26,3 +27,10 @@ def cut(text: str, limit: int) -> Cut:
     missing = size - len(head) - len(tail)
     middle = f"\n[… {missing} bytes are missing here …]\n"
     return Cut(head.decode(errors="ignore") + middle + tail.decode(errors="ignore"), truncated=True, size=size)
+
+
+def last_words(said: Iterable[str]) -> str:
+    """What a program said before it broke off; of Python's tracebacks only the last line is for people."""
+    lines = [line.strip() for text in said for line in text.splitlines() if line.strip()]
+    traceback = any(line.startswith('File "') for line in lines)
+    return lines[-1] if traceback else "\n".join(lines)

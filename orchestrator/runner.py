@@ -26,6 +26,7 @@ from django.conf import settings
 from orchestrator import snapshots
 from orchestrator.events import REASONS, HostEvent, parse
 from orchestrator.inventory import Target, inventory, known_hosts
+from orchestrator.output import last_words
 from orchestrator.playbook_files import MARKUP
 from orchestrator.plays import NAME_LENGTH, PlayReader, TaskEvent
 from orchestrator.processes import MARKER, kill_processes
@@ -220,7 +221,7 @@ class _Watch:
             self.on_event(HostEvent(host_name=host, kind="started", at=datetime.now(UTC)))
         if self.ended:
             return RunOutcome(self.ended)
-        return RunOutcome("crashed", self.redactor.clean("\n".join(filter(None, self.words))))
+        return RunOutcome("crashed", last_words([self.redactor.clean("\n".join(self.words))]))
 
 
 def _secrets(request: RunRequest) -> set[str]:
@@ -333,6 +334,7 @@ def _environment(request: RunRequest, directory: Path, artifacts: Path) -> dict[
         "TMPDIR": str(directory / "tmp"),
         "PYTHONPATH": str(PROJECT),  # our plugins import ansible_plugins; the sandbox shows no more of the project
         "LC_ALL": "C.UTF-8",
+        "PYTHON_COLORS": "0",  # of a traceback, whose last line becomes a reason
         # ansible-runner's side of the event stream
         "AWX_ISOLATED_DATA_DIR": str(artifacts),
         "ANSIBLE_CALLBACK_PLUGINS": f"{get_callback_dir()}:{PLUGINS / 'callback'}",

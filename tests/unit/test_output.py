@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.output import cut
+from orchestrator.output import cut, last_words
 
 
 def test_a_short_output_is_kept_as_it_is() -> None:
@@ -27,3 +27,15 @@ def test_whatever_a_device_prints_can_be_stored(text: str, limit: int) -> None:
     shown.text.encode()
     assert "\x00" not in shown.text
     assert len(shown.text.encode()) <= max(limit + 60, 2 * limit)
+
+
+def test_the_last_words_of_a_traceback_are_its_last_line() -> None:
+    full = "[Errno 28] No space left on device"
+    said = [
+        "Traceback (most recent call last):",
+        f'  File "awx_display.py", line 131, in set\n    os.open()\nOSError: {full}',
+    ]
+    assert last_words(said) == f"OSError: {full}"
+    assert last_words(["ERROR! no such playbook", "", " See the documentation."]) == (
+        "ERROR! no such playbook\nSee the documentation."
+    )
