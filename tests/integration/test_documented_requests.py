@@ -1,19 +1,15 @@
-"""docs/api.md tells the truth: its requests, sent in its order, get its replies.
+"""docs/api.md tells the truth: its requests, sent in its order, get its replies (tests/documents.py).
 
-A request and its reply are two ``http`` blocks.  In a reply, "…" stands for anything, as a key for further keys, as
-the last item for further items.  An id, a digest or a token stands for the one that the service gives; a time for any.
-The comment ``<!-- workers -->`` lets workers carry out what was launched: the device "cellar" refuses the connection.
+After ``<!-- workers -->`` the devices have been contacted; "cellar" refuses the connection.
 """
 
-import contextlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import uuid
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,101 +17,16 @@ import pytest
 from django.utils import timezone
 from drf_spectacular.generators import SchemaGenerator
 
-from orchestrator.models import Command, MassCommand
+from orchestrator.cataloguing import refresh
+from orchestrator.models import Command, MassCommand, TaskResult
 from orchestrator.states import CommandStatus
 from tests import factories
+from tests.documents import NAMED, Reader, content, exchanges
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "api.md"
-PARTS = re.compile(r"^```http\n(.*?)\n```$|^(<!-- workers -->)$", re.DOTALL | re.MULTILINE)
-NAMED = r"[0-9a-f]{64}|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z"
-VARIABLE = re.compile(f"({NAMED}|{TIME})")
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHZyVPqYZYXE0hTzW0bTgzlhZyZvoqFJ8MBxKh7qyHsB"
 REFUSED = "The device refused the connection: nothing listens on its SSH port."
 UPTIME = " 10:12:51 up 3 days,  4:05,  load average: 0.08, 0.03, 0.01\n"
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """A documented request with its reply; without a method: the workers' turn."""
-
-    method: str = ""
-    path: str = ""
-    body: str = ""
-    status: int = 0
-    reply: Any = None
-
-
-def exchanges(text: str) -> Iterator[Exchange]:
-    """The requests and replies of a document, in its order."""
-    request = ""
-    for block, workers in PARTS.findall(text):
-        if workers:
-            yield Exchange()
-        elif not request:
-            request = block
-        else:
-            (line, _, body), (status, _, reply) = request.partition("\n"), block.partition("\n")
-            method, path = line.split()
-            yield Exchange(method, path, body.strip(), int(status.split()[0]), content(reply))
-            request = ""
-    assert not request, f"without a reply: {request}"
-
-
-def content(reply: str) -> Any:
-    """What a reply says: JSON, a list of what its lines say, events, or text."""
-    if reply.startswith("retry:"):
-        return events(reply)
-    lines = reply.strip().splitlines()
-    for several in (
-        reply,
-        *(("[" + ",".join(line if line != "…" else '"…"' for line in lines) + "]",) * (len(lines) > 1)),
-    ):
-        with contextlib.suppress(ValueError):
-            return json.loads(several)
-    return lines or None
-
-
-def events(stream: str) -> list[dict[str, Any]]:
-    """Server-Sent Events as dictionaries, their data read."""
-    parts = [dict(line.split(": ", 1) for line in part.splitlines()) for part in stream.strip().split("\n\n")]
-    return [part | {"data": json.loads(part.get("data", "null"))} for part in parts]
-
-
-@dataclass
-class Reader:
-    """Compares replies, and remembers what the document calls each id."""
-
-    names: dict[str, str] = field(default_factory=dict)  # in the document → in life
-
-    def in_life(self, text: str) -> str:
-        """A text of the document with the service's ids."""
-        return VARIABLE.sub(lambda found: self.names.get(found[0], found[0]), text)
-
-    def same(self, told: Any, real: Any) -> bool:
-        """Whether a reply is as documented."""
-        if told == "…":
-            return True
-        if isinstance(told, dict) and isinstance(real, dict):
-            known = {key: value for key, value in told.items() if key != "…"}
-            complete = "…" in told or set(told) == set(real)
-            return complete and all(key in real and self.same(value, real[key]) for key, value in known.items())
-        if isinstance(told, list) and isinstance(real, list):
-            items = told[:-1] if told[-1:] == ["…"] else told
-            complete = len(items) < len(told) or len(told) == len(real)
-            return complete and all(self.same(a, b) for a, b in zip(items, real[: len(items)], strict=True))
-        if isinstance(told, str) and isinstance(real, str):
-            return self._same_text(told, real)
-        return type(told) is type(real) and bool(told == real)
-
-    def _same_text(self, told: str, real: str) -> bool:
-        parts, real_parts = VARIABLE.split(told), VARIABLE.split(real)
-        if parts[::2] != real_parts[::2]:
-            return False
-        for name, value in zip(parts[1::2], real_parts[1::2], strict=True):
-            if not re.fullmatch(TIME, name) and self.names.setdefault(name, value) != value:
-                return False
-        return True
 
 
 class Workers:
@@ -183,6 +94,49 @@ def test_every_address_and_method_is_documented_with_a_request_and_its_reply() -
         (each.method, re.sub(NAMED, "{id}", each.path.partition("?")[0])) for each in exchanges(DOCUMENT.read_text())
     }
     assert there - told == set()
+
+
+def play(run: MassCommand) -> None:
+    """What comes of the playbook of docs/playbooks.md on devices that had no message of the day."""
+    recap = {"ok": 2, "changed": 1, "unreachable": 0, "failed": 0, "skipped": 0, "rescued": 0, "ignored": 0}
+    MassCommand.objects.begin(run.pk)
+    for row in Command.objects.filter(mass_command=run):
+        row.status, row.rc, row.recap, row.started = CommandStatus.SUCCESS, 0, recap, timezone.now()
+        row.finished, row.change = timezone.now(), MassCommand.objects.next_change(run.pk)
+        row.save()
+        for number, (task, status) in enumerate((("Look", "ok"), ("Write", "changed")), start=1):
+            TaskResult.objects.create(
+                id=uuid.uuid4(), command=row, number=number, play="Message of the day", task=task, status=status, rc=0,
+                module="ansible.builtin.raw", started=timezone.now(), duration=0.3,
+            )  # fmt: skip
+        MassCommand.objects.count_moves(run.pk, {("queued", row.status): 1})
+    MassCommand.objects.finish_if_done(run.pk)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_documented_playbook_goes_from_zero_to_results(
+    api: Any, outbox: Any, settings: Any, tmp_path: Path
+) -> None:
+    text = (DOCUMENT.parent / "playbooks.md").read_text()
+    settings.DATA_DIR, folder = tmp_path / "data", tmp_path / "playbooks"
+    settings.PLAYBOOK_DIRS = [settings.PLAYBOOK_DIR, folder]
+    folder.mkdir()
+    for name, file in re.findall(r"^```yaml\n# (\S+)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+        (folder / name).write_text(file)
+    assert refresh().broken == {}
+    north, reader, client = factories.organization(name="North"), Reader(), api(factories.superuser())
+    for name in ("attic", "cellar"):
+        factories.device(organization=north, name=name)
+    told = list(exchanges(text))
+    for exchange in told:
+        if not exchange.method:
+            play(MassCommand.objects.get())
+            continue
+        body, path = reader.in_life(exchange.body), reader.in_life(exchange.path)
+        real = client.generic(exchange.method, path, body, "application/json")
+        assert real.status_code == exchange.status, real.content
+        assert reader.same(exchange.reply, real.json()), json.dumps(real.json(), indent=1)
+    assert len(told) == 7
 
 
 @pytest.fixture
