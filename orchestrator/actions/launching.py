@@ -40,7 +40,7 @@ from orchestrator.models.idempotency import Once
 from orchestrator.pacing import Controls, advance, amount, cut_waves
 from orchestrator.playbooks import specification
 from orchestrator.states import ERRORS, CommandStatus, RunStatus
-from orchestrator.targeting import REASONS, TargetFilter, TargetSet, resolve
+from orchestrator.targeting import MAX_PICKED, REASONS, TargetFilter, TargetSet, resolve
 
 _INSERT: Final = 1_000  # rows in one statement
 _OWN: Final = (  # columns in which a new row differs from the others of its run
@@ -330,6 +330,9 @@ def retry(
     devices = tuple(pk for pk in rows.values_list("device_id", flat=True) if pk)
     if not devices:
         raise InvalidFieldError("statuses", "No device of this run ended so.")
+    if len(devices) > MAX_PICKED:
+        many = f"{len(devices):,} devices ended so; {MAX_PICKED:,} can be retried at once."
+        raise InvalidFieldError("statuses", f"{many} Name fewer statuses, or launch again with a filter.")
     if command_input is None and catalogue.secret_names(run.type, run.playbook) & _given(run):
         raise InvalidFieldError("input", "Give the input again: the secrets of a run are wiped when it ends.")
     request = LaunchRequest(

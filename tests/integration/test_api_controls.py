@@ -253,6 +253,15 @@ def test_a_retry_of_nothing_is_refused(operator: Any, fleet: Any) -> None:
     assert (reply.status_code, list(reply.json())) == (400, ["statuses"])
 
 
+def test_a_retry_of_too_many_says_what_to_do(operator: Any, fleet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = launch(operator, organization=str(fleet.pk))
+    finish(run["id"], "failed")
+    monkeypatch.setattr("orchestrator.actions.launching.MAX_PICKED", 3)
+    reply = operator.post(f"{RUNS}{run['id']}/retry/")
+    told = "4 devices ended so; 3 can be retried at once. Name fewer statuses, or launch again with a filter."
+    assert (reply.status_code, reply.json()) == (400, {"statuses": [told]})
+
+
 @pytest.mark.parametrize("value", [[], ["success"], ["queued"], ["x"], "failed", None, [1]], ids=case)
 def test_a_retry_names_statuses_that_can_be_retried(operator: Any, fleet: Any, value: Any) -> None:
     run = launch(operator, organization=str(fleet.pk))
