@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Protocol
 
 
@@ -19,6 +20,9 @@ class Turns(Protocol):
 
     def offload[Answer](self, work: Callable[[], Answer]) -> Answer:
         """Do it in a thread, and let other tasks go on meanwhile."""
+
+    def wait_for[Answer](self, future: Future[Answer]) -> Answer:
+        """Let other tasks go on until the answer is there."""
 
     def pause(self, seconds: float) -> None:
         """Let other tasks go on for at least so long."""
@@ -51,6 +55,17 @@ def offload[Answer](work: Callable[[], Answer]) -> Answer:
     """Do what may block, and touches nothing of Ansible that its threads don't share safely."""
     turns = _own()
     return turns.offload(work) if turns else work()
+
+
+def shares() -> bool:
+    """Whether the caller is a task beside others in one process."""
+    return _own() is not None
+
+
+def wait_for[Answer](future: Future[Answer]) -> Answer:
+    """The answer of something that a thread does already."""
+    turns = _own()
+    return turns.wait_for(future) if turns else future.result()
 
 
 def sleep(seconds: float) -> None:

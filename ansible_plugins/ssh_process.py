@@ -13,12 +13,11 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
+
+from ansible_plugins.session import POLL_STOP, Capture, GaveUp, Heard, Limits
 
 CHUNK = 1 << 16  # bytes, one read of a pipe
-HELD_OPEN = 5.0  # seconds of silence after which outputs that outlive their command are given up
-POLL_STOP = 0.5  # seconds between two looks whether the device was cancelled
 KILL_AFTER = 1.0  # seconds between SIGTERM and SIGKILL to an ssh that was given up
 
 # The log holds what these functions say, and errors. Not the function that logs the command: its text is the user's.
@@ -33,49 +32,7 @@ LOG_OPTIONS = (
 LOGGED_IN = b"Authenticated to "
 EXITED = b"rtype exit-status"
 SIGNALLED = "rtype exit-signal"
-
-# What ssh's log says of a login that did not come about → our code. The first that is found counts.
-NOT_LOGGED_IN = (
-    ("host_key", ("Host key verification failed", "HOST IDENTIFICATION HAS CHANGED", "host key algorithm: (no match)")),
-    ("auth", ("Permission denied (", "Too many authentication failures", "No more authentication methods")),
-    ("name", ("Could not resolve hostname",)),
-    ("refused", ("Connection refused",)),
-    ("no_route", ("No route to host", "Network is unreachable", "Host is unreachable")),
-    ("timeout", ("timed out", "Timeout, server")),
-    (
-        "protocol",
-        ("(no match)", "Unable to negotiate", "Bad remote protocol version", "invalid characters", "banner line"),
-    ),
-    (
-        "closed",
-        ("Connection closed", "Connection reset", "closed by remote host", "Received disconnect", "Broken pipe"),
-    ),
-)
-
-
-class Capture:
-    """Output as it comes: all of it, or (limit > 0, in bytes) its head and its tail."""
-
-    def __init__(self, limit: int) -> None:
-        self.half, self.total, self.head, self.tail = limit // 2, 0, bytearray(), bytearray()
-
-    def feed(self, chunk: bytes) -> None:
-        self.total += len(chunk)
-        room = self.half - len(self.head) if self.half else len(chunk)
-        self.head += chunk[:room]
-        self.tail += chunk[room:]
-        if len(self.tail) > 4 * self.half:  # not at each chunk: that would copy the tail each time
-            del self.tail[: -self.half]
-
-    @property
-    def truncated(self) -> bool:
-        return bool(self.half) and self.total > 2 * self.half
-
-    def value(self) -> bytes:
-        if not self.truncated:
-            return bytes(self.head + self.tail)
-        left_out = self.total - 2 * self.half
-        return b"%b\n[... %d bytes left out ...]\n%b" % (bytes(self.head), left_out, bytes(self.tail[-self.half :]))
+NOISE = ("debug", "Authenticated to", "Transferred:", "Bytes per second:", "Killed by signal")  # by us
 
 
 class Log:
@@ -99,67 +56,27 @@ class Log:
             while chunk := os.read(self.read_fd, CHUNK):
                 self.text += chunk
 
+    def heard(self) -> Heard:
+        """What it tells, after ssh has ended."""
+        self.read()
+        return heard(self.text.decode(errors="replace"))
+
     def into(self, argv: list[Any]) -> list[Any]:
         return [argv[0], "-E", self.path, *(x for option in LOG_OPTIONS for x in ("-o", option)), *argv[1:]]
 
 
-GaveUp = Literal["", "timeout", "execution_timeout", "held_open", "address", "user", "key", "cancelled"]
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """What one ssh process did."""
-
-    rc: int
-    stdout: Capture
-    stderr: Capture
-    log: str
-    gave_up: GaveUp = ""
-    seconds: float = 0.0  # the limit of ours that was passed; else how long it took
-    logged_in_before: bool = False  # by an earlier command of this run
-
-    @property
-    def code(self) -> str:
-        """'' when the command ended by itself, with rc; else what happened instead."""
-        if self.gave_up == "cancelled":
-            return "cancelled_running" if self.logged_in or self.logged_in_before else "cancelled"
-        if not self.logged_in:
-            found = (code for code, signs in NOT_LOGGED_IN if any(sign in self.log for sign in signs))
-            return self.gave_up or next(found, "unknown")
-        if self.gave_up in ("execution_timeout", "held_open"):
-            return self.gave_up
-        return "" if EXITED.decode() in self.log else "signal" if SIGNALLED in self.log else "connection_lost"
-
-    @property
-    def logged_in(self) -> bool:
-        return LOGGED_IN.decode() in self.log
-
-    @property
-    def detail(self) -> str:
-        """ssh's own last word, without where in its source that was said."""
-        lines = [x for x in self.log.splitlines() if x.strip() and not x.startswith("debug")]
-        return re.sub(r"^\S+:\d+ \(pid=\d+\): ", "", lines[-1]).strip()[:300] if lines else ""
-
-    @property
-    def server(self) -> str:
-        """The device's SSH software, e.g. dropbear_2022.83."""
-        found = re.search(r"remote software version (\S+)", self.log)
-        return found[1] if found else ""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How long an ssh process may go on."""
-
-    connect: float  # seconds, until the login
-    execution: float  # seconds, from the login on
-    stopped: Callable[[], bool]  # whether the device was cancelled
-
-    def end_early(self, log: Log, silence: float) -> tuple[GaveUp, float] | None:
-        """Why to end before time is up, after so many seconds without output."""
-        if EXITED in log.text and silence > HELD_OPEN:
-            return "held_open", HELD_OPEN
-        return ("cancelled", 0.0) if self.stopped() else None
+def heard(log: str) -> Heard:
+    """What ssh's log tells.  The detail is ssh's own last word, without where in its source that was said."""
+    lines = (re.sub(r"^\S+:\d+ \(pid=\d+\): ", "", line).strip() for line in log.splitlines())
+    last = next((line for line in reversed([*lines]) if line and not line.startswith(NOISE)), "")
+    server = re.search(r"remote software version (\S+)", log)
+    return Heard(
+        logged_in=LOGGED_IN.decode() in log,
+        ended="exit" if EXITED.decode() in log else "signal" if SIGNALLED in log else "",
+        words=log,
+        detail=re.sub(r"(Permission denied) \(.*\)", r"\1", last)[:300],
+        server=server[1] if server else "",
+    )
 
 
 def carry_out(
@@ -186,8 +103,8 @@ def follow(
 
     What a command leaves running in the background may hold its outputs open for ever, though the command has ended.
     """
-    heard = time.monotonic()
-    logged_in, deadline, left = False, heard + limits.connect, memoryview(in_data)
+    last = time.monotonic()
+    logged_in, deadline, left = False, last + limits.connect, memoryview(in_data)
     captures: dict[Any, Capture] = dict(zip((process.stdout, process.stderr), outputs, strict=True))
     with selectors.DefaultSelector() as selector:
         for source in (*captures, log.read_fd):
@@ -197,13 +114,13 @@ def follow(
             selector.register(process.stdin, selectors.EVENT_WRITE)
         open_outputs = len(captures)
         while open_outputs and (now := time.monotonic()) < deadline:
-            if early := limits.end_early(log, now - heard):
+            if early := limits.end_early(EXITED in log.text, now - last):
                 return early
             for key, _ in selector.select(min(deadline - now, POLL_STOP)):
                 if key.fileobj in captures:
                     chunk = os.read(key.fd, CHUNK)
                     captures[key.fileobj].feed(chunk)
-                    heard = time.monotonic()
+                    last = time.monotonic()
                     if not chunk:
                         selector.unregister(key.fileobj)
                         open_outputs -= 1

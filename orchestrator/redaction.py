@@ -14,7 +14,7 @@ from orchestrator.secrets import MASK
 SHORT: Final = 4  # characters; a shorter secret is taken out only where it stands alone
 LINE: Final = 16  # characters from which on a single line of a key is a secret
 WRAPPED: Final = 60  # characters from which on an encoded secret may be broken into lines
-# The lines of ansible_plugins/ssh_process.py and of output.py, where something is missing.
+# The lines of ansible_plugins/session.py and of output.py, where something is missing.
 LEFT_OUT: Final = re.compile(r"(\n\[(?:\.\.\. \d+ bytes left out \.\.\.|… \d+ bytes are missing here …)\]\n)")
 REPLACED: Final = "\ufffd"  # what is left of a character that was cut in two
 

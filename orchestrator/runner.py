@@ -365,6 +365,8 @@ def _environment(request: RunRequest, directory: Path, artifacts: Path) -> dict[
         "ORCHESTRATOR_KNOWN_HOSTS": str(directory / "known_hosts"),
         "ORCHESTRATOR_EXECUTION_TIMEOUT": str(request.execution_timeout),
         "ORCHESTRATOR_OUTPUT_LIMIT": str(settings.OUTPUT_LIMIT),
+        # To load it costs as much as some ssh processes.
+        "ORCHESTRATOR_SSH_LIBRARY": str(0 < settings.SSH_LIBRARY_FROM <= len(request.targets)),
     } | own
 
 

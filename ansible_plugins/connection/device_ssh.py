@@ -14,6 +14,7 @@ import math
 import os
 import re
 import subprocess
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -21,9 +22,10 @@ from typing import Any, Literal
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.connection import ssh
 
-from ansible_plugins.cooperation import aborted, offload
+from ansible_plugins.cooperation import aborted, offload, shares, wait_for
 from ansible_plugins.run_state import LOGGED_IN, STOPPED, has, note_login, tells_secret
-from ansible_plugins.ssh_process import Capture, Limits, Log, Session, carry_out, follow
+from ansible_plugins.session import ALIVE_MOST, ALIVE_SECONDS, Capture, Heard, Limits, Session
+from ansible_plugins.ssh_process import Log, carry_out, follow
 
 # Ansible reads this when it loads the plugin: the options of its own ssh connection, and these.
 DOCUMENTATION = (
@@ -46,6 +48,11 @@ DOCUMENTATION = (
         default: 0
         env: [{name: ORCHESTRATOR_EXECUTION_TIMEOUT}]
         vars: [{name: orchestrator_execution_timeout}]
+      ssh_library:
+        description: Whether tasks that share a process use connections of that process, where they mean the same.
+        type: bool
+        default: false
+        env: [{name: ORCHESTRATOR_SSH_LIBRARY}]
       output_limit:
         description: Bytes of each of stdout and stderr that our own actions keep, half of it head and half tail.
         type: int
@@ -59,6 +66,9 @@ PLAIN_ADDRESS = re.compile(r"[0-9A-Za-z_:][0-9A-Za-z._:%-]{0,254}")  # a name, I
 PLAIN_USER = re.compile(r"[0-9A-Za-z_][0-9A-Za-z._@+-]{0,63}\$?")
 
 
+SSH_PORT = 22
+SECRETS = {"password": "password", "private_key": "private_key", "passphrase": "private_key_passphrase"}
+ONLY_SSH = ("ssh_common_args", "ssh_extra_args", "private_key_file", "pkcs11_provider", "control_path", "verbosity")
 FROM_STDIN = 'eval "$(cat)"'  # in the shell that would have got the command line
 
 
@@ -123,8 +133,7 @@ class Connection(ssh.Connection):  # type: ignore[misc]
             # checkrc: rc 255 is judged by the log, not by the number
             argv = log.into(cmd)
             rc, out, err = offload(lambda: self._bare_run(argv, in_data, sudoable=sudoable, checkrc=False))
-            log.read()
-            session = Session(rc, Capture(0), Capture(0), log.text.decode(errors="replace"))
+            session = Session(rc, Capture(0), Capture(0), log.heard())
             if session.logged_in:
                 note_login(host)
             raise_unless_ended(session)
@@ -163,8 +172,8 @@ class Connection(ssh.Connection):  # type: ignore[misc]
             "PermitLocalCommand=no",
             "EscapeChar=none",
             f"ConnectTimeout={int(self.get_option('timeout')) + 1}",  # seconds; follow() comes first
-            "ServerAliveInterval=15",  # seconds; three unanswered: the device is gone
-            "ServerAliveCountMax=3",
+            f"ServerAliveInterval={ALIVE_SECONDS}",
+            f"ServerAliveCountMax={ALIVE_MOST}",
             "NumberOfPasswordPrompts=1",
             "IdentitiesOnly=yes",
             f"PreferredAuthentications={','.join(methods) or 'publickey'}",
@@ -216,32 +225,73 @@ class Connection(ssh.Connection):  # type: ignore[misc]
         if not command.strip() or "\0" in command:
             raise AnsibleError("The command line is empty or holds a NUL character.")
         if code := self._unusable():
-            return Session(255, Capture(0), Capture(0), "", code)
+            return Session(255, Capture(0), Capture(0), Heard(), code)
         host = str(self.get_option("host_key_alias"))
         if has(STOPPED, host):
             return cancelled(host)
         limits = self._limits(host, connect_timeout, execution_timeout)
+        outputs = Capture(limit), Capture(limit)
+        session = self._inside(command, in_data, outputs, limits) or self._outside(command, in_data, outputs, limits)
+        session = replace(session, logged_in_before=has(LOGGED_IN, host))
+        if session.logged_in and not session.logged_in_before:
+            note_login(host)
+        return session
+
+    def _inside(self, command: str, in_data: bytes, outputs: tuple[Capture, Capture], limits: Limits) -> Session | None:
+        """Over a connection of this process; None when ssh is to be asked, and nothing was begun."""
+        if not shares() or not self._plain():
+            return None
+        from ansible_plugins import ssh_library  # noqa: PLC0415  # a fifth of a second that ssh alone doesn't need
+
+        keys = ssh_library.pinned(str(self.get_option("known_hosts"))).get(
+            str(self.get_option("host_key_alias")).lower()
+        )
+        if not keys:
+            return None
+        login = ssh_library.Login(
+            address=str(self.get_option("host")),
+            port=int(self.get_option("port") or SSH_PORT),
+            user=str(self.get_option("remote_user")),
+            host_keys=keys,
+            algorithms=tuple(filter(None, str(self.get_option("host_key_algorithms")).split(","))),
+            **{name: str(self.get_option(option) or "") for name, option in SECRETS.items()},
+        )
+        try:
+            done = wait_for(ssh_library.begin(login, command, in_data, outputs, limits))
+        except ssh_library.Unsure:
+            return None
+        return Session(done.rc, *outputs, done.heard, done.gave_up, done.seconds)
+
+    def _plain(self) -> bool:
+        """Whether nothing is configured but what a connection of this process does as ssh would."""
+        return bool(
+            self.get_option("ssh_library")
+            and self.get_option("known_hosts")
+            and self.get_option("remote_user")
+            and self.get_option("host_key_checking")
+            and self.get_option("ssh_executable") == "ssh"
+            and self.get_option("ssh_args")
+            == os.environ.get("ANSIBLE_SSH_ARGS")  # no variable of a host says otherwise
+            and not any(self.get_option(name) for name in ONLY_SSH)
+        )
+
+    def _outside(self, command: str, in_data: bytes, outputs: tuple[Capture, Capture], limits: Limits) -> Session:
+        """By a process of ssh."""
         try:
             argv = self._build_command(self.get_option("ssh_executable"), "ssh", str(self.get_option("host")), command)
         except AnsibleError as error:
             if not self.get_option("private_key"):
                 raise
-            return Session(255, Capture(0), Capture(0), str(error), "key")
-        out, err = Capture(limit), Capture(limit)
+            return Session(255, *outputs, Heard(detail=str(error)[:300]), "key")
         with Log() as log:
             stdin = subprocess.PIPE if in_data else subprocess.DEVNULL
             words, options = log.into(argv), {"stdin": stdin, **self._init_shm()}
-            follow_up = partial(follow, in_data=in_data, outputs=(out, err), log=log, limits=limits)
+            follow_up = partial(follow, in_data=in_data, outputs=outputs, log=log, limits=limits)
             try:
                 rc, gave_up, seconds = offload(lambda: carry_out(words, options, follow_up))
             except OSError as error:
                 raise AnsibleError(f"ssh could not be started: {error.strerror}") from error
-            log.read()
-            text, before = log.text.decode(errors="replace"), has(LOGGED_IN, host)
-            session = Session(rc, out, err, text, gave_up, seconds, before)
-            if session.logged_in and not before:
-                note_login(host)
-            return session
+            return Session(rc, *outputs, log.heard(), gave_up, seconds)
 
     def _limits(self, host: str, connect: float, execution: float) -> Limits:
         return Limits(
@@ -253,7 +303,7 @@ class Connection(ssh.Connection):  # type: ignore[misc]
 
 def cancelled(host: str) -> Session:
     """Instead of an ssh process, for a host that is to be contacted no more."""
-    return Session(255, Capture(0), Capture(0), "", "cancelled", logged_in_before=has(LOGGED_IN, host))
+    return Session(255, Capture(0), Capture(0), Heard(), "cancelled", logged_in_before=has(LOGGED_IN, host))
 
 
 def result_of(session: Session) -> dict[str, Any]:
@@ -261,9 +311,9 @@ def result_of(session: Session) -> dict[str, Any]:
     out, err = session.stdout, session.stderr
     about = {
         "code": session.code,
-        "detail": session.detail if session.code else "",
+        "detail": session.heard.detail if session.code else "",
         "seconds": session.seconds,
-        "server": session.server,
+        "server": session.heard.server,
         "truncated": out.truncated or err.truncated,
         "bytes_total": out.total + err.total,
         "stdout_bytes_total": out.total,
@@ -288,7 +338,7 @@ def result_of(session: Session) -> dict[str, Any]:
 
 def message(session: Session) -> str:
     """What a person at a plain ansible-playbook reads; the service has its own sentences for the code."""
-    return f"[orchestrator:{session.code}] {session.detail}"
+    return f"[orchestrator:{session.code}] {session.heard.detail}"
 
 
 def raise_unless_ended(session: Session) -> None:

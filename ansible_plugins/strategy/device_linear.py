@@ -101,16 +101,19 @@ class Turns:
 
     def offload[Answer](self, work: Callable[[], Answer]) -> Answer:
         """Do it in a thread, and let other tasks go on meanwhile."""
+        return self.wait_for(self._threads.submit(contextvars.copy_context().run, work))
+
+    def wait_for[Answer](self, future: Future[Answer]) -> Answer:
+        """Let other tasks go on until the answer is there."""
         task = greenlet.getcurrent()
 
         def wake(_: Future[Answer]) -> None:
             self._ready.append(task)
             self._woken.set()
 
-        answer = self._threads.submit(contextvars.copy_context().run, work)
-        answer.add_done_callback(wake)
+        future.add_done_callback(wake)
         self._main.switch()
-        return answer.result()
+        return future.result()
 
     def pause(self, seconds: float) -> None:
         """Let other tasks go on for at least so long."""

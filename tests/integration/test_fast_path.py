@@ -118,6 +118,7 @@ def carry_out(folder: Path, strategy: str) -> dict[str, list[Any]]:
         "ANSIBLE_NOCOLOR": "1",
         "ANSIBLE_DEPRECATION_WARNINGS": "False",
         "ORCHESTRATOR_KNOWN_HOSTS": str(folder / "known_hosts"),
+        "ORCHESTRATOR_SSH_LIBRARY": "True",  # where tasks share a process; so `linear` has a process of ssh for each
     }
     codes, said = [], ""
     for playbook in sorted(folder.glob("site*.yml")):

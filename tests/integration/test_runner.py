@@ -19,7 +19,7 @@ SHORT = {"connect": 2.0, "execution": 3.0}  # seconds
 
 
 # ---------------------------------------------------------------- faults
-@pytest.fixture(scope="module", params=[True, False], ids=["fast path", "without the fast path"])
+@pytest.fixture(scope="module", params=[(True, 0), (True, 1), (False, 0)], ids=["fast path", "library", "slow path"])
 def sick(engine_lab: Engine, request: pytest.FixtureRequest) -> Result:
     """One run over devices of which each has something else."""
     lab, target = engine_lab.lab, engine_lab.target
@@ -32,7 +32,7 @@ def sick(engine_lab: Engine, request: pytest.FixtureRequest) -> Result:
     targets += [target("openwrt6", password="not this one"), target("linux1"), target("linux2")]
     targets += [target("openwrt7", host_key=engine_lab.device("openwrt6").hostkey)]
     try:
-        with override_settings(FAST_PATH=request.param):
+        with override_settings(FAST_PATH=request.param[0], SSH_LIBRARY_FROM=request.param[1]):
             return engine_lab.run(engine_lab.request(targets, command="hostname", limits=SHORT))
     finally:
         engine_lab.heal()

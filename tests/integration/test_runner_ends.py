@@ -90,7 +90,11 @@ def only_its_own(engine: Engine, *names: str) -> dict[str, list[int]]:
     return {name: left for name in names if (left := ssh_clients(engine.device(name)))}
 
 
-def test_a_single_device_is_ended_while_it_runs_and_the_others_go_on(engine: Engine, isolation: bool) -> None:
+@pytest.mark.parametrize("inside", [False, True], ids=["by ssh", "inside of Ansible"])
+def test_a_single_device_is_ended_while_it_runs_and_the_others_go_on(
+    engine: Engine, isolation: bool, monkeypatch: pytest.MonkeyPatch, inside: bool
+) -> None:
+    monkeypatch.setattr(settings, "SSH_LIBRARY_FROM", int(inside))
     names = ("openwrt1", "openwrt2", "openwrt3")
     forget(engine, *names)
     asked: list[float] = []
@@ -111,7 +115,7 @@ def test_a_single_device_is_ended_while_it_runs_and_the_others_go_on(engine: Eng
     result = engine.run(request, orders=Orders(cancelled=cancelled), hear=hear)
     assert result.outcome.ended == "completed"
     assert asked[1] - asked[0] < 4
-    assert [[*clients] for clients in left] == [["openwrt2"]]
+    assert [[*clients] for clients in left] == [[] if inside else ["openwrt2"]]
     told = {name: (event.status, event.code) for name, event in result.finished.items()}
     assert told == {
         "openwrt1": ("cancelled", "cancelled_running"),

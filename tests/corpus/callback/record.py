@@ -18,7 +18,20 @@ description: For the comparison of two strategies.
 
 # What differs between two runs of anything: moments, random names, process ids, and the paths that each has for itself.
 PASSING = frozenset(
-    {"start", "end", "delta", "atime", "mtime", "ctime", "date_time", "inode", "ansible_job_id", "started", "seconds"}
+    {
+        "start",
+        "end",
+        "delta",
+        "atime",
+        "mtime",
+        "ctime",
+        "date_time",
+        "inode",
+        "ansible_job_id",
+        "started",
+        "seconds",
+        "stop",
+    }
 )
 RANDOM = (
     (re.compile(r"(?<=/)(device_)?linear(?![a-z_])"), "fast-path"),
