@@ -4,6 +4,7 @@
 # make chaos    what dies at any moment, many rounds on many devices (CHAOS_ROUNDS=20 CHAOS_DEVICES=40, CHAOS_CANCELS=50)
 # make bench    this service, Ansible and bare SSH clients on the same devices, into docs/benchmarks.md (as root; an hour)
 # make bench-quick   the same in a few minutes, printed only (BENCH_ARGS="--only service --sizes 500")
+# make bench-growth  whether the pipeline stays as fast from 1,000 to 10,000 simulated devices (BENCH_ARGS="--devices 100000")
 # make screenshots  the pictures of docs/admin.md, taken anew
 # make lint     every check that is not a test
 # make format   what the formatter and the linter can mend by themselves
@@ -13,7 +14,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test screenshots chaos bench bench-quick serve lint format lock run-venv dev-venv bench-venv
+.PHONY: help demo test screenshots chaos bench bench-quick bench-growth serve lint format lock run-venv dev-venv bench-venv
 
 export PYTHON
 BIN := .venv/bin
@@ -53,6 +54,10 @@ bench: dev-venv bench-venv
 bench-quick: dev-venv bench-venv
 	@scripts/install-packages bench
 	@$(BIN)/python -m benchmarks --quick $(BENCH_ARGS)
+
+bench-growth: dev-venv
+	@scripts/install-packages demo
+	@$(BIN)/python -m benchmarks.growth $(BENCH_ARGS)
 
 screenshots: dev-venv
 	@scripts/install-packages test

@@ -39,7 +39,7 @@ Key = tuple[str, int, str]
 def write(result: Mapping[Key, Sequence[Measurement]], *, about: Mapping[str, Any], publish: bool) -> None:
     """The JSON file, and unless only a part was measured the page and its chart."""
     rows = [_row(result, key) for key in result]
-    told = {"about": {**about, **_machine()}, "results": rows}
+    told = {"about": {**about, **machine()}, "results": rows}
     name = "quick" if about["quick"] else "full"
     if publish:
         RESULTS.mkdir(exist_ok=True)
@@ -49,11 +49,14 @@ def write(result: Mapping[Key, Sequence[Measurement]], *, about: Mapping[str, An
     text = _page(told)
     print(text)
     if publish and not about["quick"]:
-        before, rest = PAGE.read_text().split(MARKS[0])
-        after = rest.split(MARKS[1])[1]
-        picture = f"![Devices a second]({CHART.name})\n\n"
-        PAGE.write_text(before + MARKS[0] + picture + text + MARKS[1] + after)
+        section(PAGE, MARKS, f"![Devices a second]({CHART.name})\n\n{text}")
         CHART.write_text(_chart(rows))
+
+
+def section(page: Path, marks: tuple[str, str], text: str) -> None:
+    """Put the text between two marks of a page."""
+    before, rest = page.read_text().split(marks[0])
+    page.write_text(before + marks[0] + text + marks[1] + rest.split(marks[1])[1])
 
 
 def _row(result: Mapping[Key, Sequence[Measurement]], key: Key) -> dict[str, Any]:
@@ -78,7 +81,8 @@ def _row(result: Mapping[Key, Sequence[Measurement]], key: Key) -> dict[str, Any
     }
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """What was measured on, and when."""
     model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     ssh = subprocess.run(["ssh", "-V"], capture_output=True, text=True, check=False).stderr.strip()
     return {

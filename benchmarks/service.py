@@ -135,7 +135,9 @@ def _of_ansible(line: str) -> bool:
 
 
 @contextlib.contextmanager
-def running(name: str, folder: Path, *, postgres: bool = False, **environment: str) -> Iterator[Service]:
+def running(
+    name: str, folder: Path, *, postgres: bool = False, workers: int = 2, **environment: str
+) -> Iterator[Service]:
     """The service on SQLite, or on a private PostgreSQL."""
     with contextlib.ExitStack() as stack:
         folder.mkdir(parents=True)
@@ -144,7 +146,7 @@ def running(name: str, folder: Path, *, postgres: bool = False, **environment: s
         settings |= {"ORCHESTRATOR_LAUNCH_RATE": "10000/min", "PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "")}
         about = f"POST to last row, {'PostgreSQL' if postgres else 'SQLite'}, defaults"
         started = stack.enter_context(
-            Stack(data_dir=folder, port=0, workers=2, quiet=True, environment=settings | environment)
+            Stack(data_dir=folder, port=0, workers=workers, quiet=True, environment=settings | environment)
         )
         service = Service(name, about, started, server.pid if server else None, folder)
         service.sign_in()
