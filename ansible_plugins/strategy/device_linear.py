@@ -181,6 +181,7 @@ class StrategyModule(Linear):  # type: ignore[misc]  # Ansible has no types
         """What ansible.executor.process.worker.WorkerProcess does, its serialization included."""
         own = task.copy(exclude_parent=True, exclude_tasks=True)
         own._parent = task._parent
+        own.timeout = 0  # for all tasks alike, see _waits: an alarm would be the whole process's
         with TaskContext.create(task=own, task_vars=task_vars, host_name=host.name):
             try:
                 own.squash()
@@ -230,11 +231,15 @@ def _short(action: Any) -> str:
 
 
 def _waits(task: Any) -> bool:
-    """Keywords that make TaskExecutor itself wait, set an alarm, or work on another connection."""
+    """Keywords that make TaskExecutor itself wait, set an alarm, or work on another connection.
+
+    A timeout that was set for all tasks alike needs no alarm here: what they wait for is their connection, and that
+    ends each command by itself (its option execution_timeout).
+    """
     pause = task.loop_control and task.loop_control.pause
     return bool(
-        task.async_val or task.until or task.retries or task.timeout or task.delegate_to or task.throttle
-        or task.debugger or pause
+        task.async_val or task.until or task.retries or task.timeout != constants.TASK_TIMEOUT or task.delegate_to
+        or task.throttle or task.debugger or pause
     )  # fmt: skip
 
 

@@ -115,6 +115,7 @@ def carry_out(folder: Path, strategy: str) -> dict[str, list[Any]]:
         "ANSIBLE_SSH_AGENT": "none",
         "ANSIBLE_SSH_ARGS": f"-o KexAlgorithms={key_exchange()}",
         "ANSIBLE_SSH_RETRIES": "0",
+        "ANSIBLE_TASK_TIMEOUT": "450",  # as the service sets it for users' own playbooks; one play has its own
         "ANSIBLE_NOCOLOR": "1",
         "ANSIBLE_DEPRECATION_WARNINGS": "False",
         "ORCHESTRATOR_KNOWN_HOSTS": str(folder / "known_hosts"),

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
+from ansible import constants
+from ansible.playbook.task import Task
 from django.test import override_settings
 
 from ansible_plugins import cooperation
-from ansible_plugins.strategy.device_linear import Turns
+from ansible_plugins.strategy.device_linear import Turns, _waits
 from orchestrator import runner
 
 
@@ -114,6 +116,16 @@ def test_after_an_abort_threads_are_told_to_give_up(turns: Turns) -> None:
     turns.start(lambda: cooperation.offload(follow))
     turns.close()  # returns, or the test's timeout ends it
     drive(turns)
+
+
+@pytest.mark.parametrize(("seconds", "waits"), [(0, True), (60, False), (61, True)])
+def test_a_timeout_that_all_tasks_have_is_their_connections_and_one_of_a_task_needs_a_process(
+    monkeypatch: pytest.MonkeyPatch, seconds: int, waits: bool
+) -> None:
+    monkeypatch.setattr(constants, "TASK_TIMEOUT", 60)
+    task = Task()
+    task.timeout = seconds
+    assert _waits(task) == waits
 
 
 @pytest.mark.parametrize(
