@@ -14,8 +14,9 @@ AT_ONCE = 100
 async def main() -> None:
     """`devices.json known_hosts command`."""
     told = json.loads(Path(sys.argv[1]).read_text())  # noqa: ASYNC240 - nothing else is to be done yet
+    known = asyncssh.read_known_hosts(sys.argv[2])  # once, and not for each connection
     options = asyncssh.SSHClientConnectionOptions(
-        username=told["user"], client_keys=[asyncssh.read_private_key(told["key"])], known_hosts=sys.argv[2],
+        username=told["user"], client_keys=[asyncssh.read_private_key(told["key"])], known_hosts=known,
         agent_path=None, config=None, kex_algs=["curve25519-sha256"],
         encryption_algs=["aes128-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes128-ctr"],
         compression_algs=None, connect_timeout=60, login_timeout=60,
