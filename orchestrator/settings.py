@@ -299,7 +299,7 @@ UNFOLD = {
     "SITE_TITLE": "Orchestrator",
     "SITE_HEADER": "Orchestrator",
     "SITE_SYMBOL": "hub",
-    "SITE_URL": "/admin/",
+    "SITE_URL": None,  # the admin is the site: no link from it to itself
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "orchestrator.admin.navigation.favicon"}],
     "DASHBOARD_CALLBACK": "orchestrator.admin.dashboard.context",
     "SIDEBAR": {"navigation": "orchestrator.admin.navigation.sidebar"},

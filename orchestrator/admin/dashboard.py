@@ -97,7 +97,7 @@ def _steps(access: Access, fleet: dict[str, int]) -> list[dict[str, Any]]:
          add["organization"], organizations),
         ("Add a credential", "How to log in: a user name with a password or an SSH key, sealed at rest.",
          add["credential"], credentials),
-        ("Add devices", "Routers and servers that are reached by SSH. Many at once: through the API.",
+        ("Add devices", "Routers and servers that are reached by SSH. Many at once: “Import devices…”.",
          add["device"], fleet["total"] > 0),
         ("Enrol their host keys", "Tick devices in the list and choose “Enrol”, then compare the fingerprints.",
          f"{devices}?pinned=no", fleet["total"] > 0 and not fleet["without_key"]),

@@ -5,9 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from django.urls import reverse
-from playwright.sync_api import Page, ViewportSize, expect
+from playwright.sync_api import Page, expect
 
 from orchestrator.access import Role
 from orchestrator.admin import drafts
@@ -16,11 +15,9 @@ from orchestrator.models import Command, MassCommand, Organization, TaskStatus, 
 from orchestrator.states import CommandStatus, RunStatus
 from orchestrator.targeting import TargetFilter
 from tests import factories, run_rows
+from tests.browser.axe import SIZES, barriers, problems
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
-
-OURS = ".o-page, .o-tools"
-SIZES: list[ViewportSize] = [{"width": 1280, "height": 900}, {"width": 390, "height": 844}]
 
 
 @pytest.fixture
@@ -326,27 +323,13 @@ def test_pages_fit_their_window_hold_no_style_or_script_and_have_no_serious_barr
 ) -> None:
     administrator = factories.user(organization=organization, role=Role.ADMINISTRATOR, is_staff=True)
     visitor = visit(administrator, color_scheme=theme, reduced_motion="reduce")
-    problems = []
+    found = []
     for name, path in _pages(organization, administrator).items():
         visitor.page.set_viewport_size(SIZES[0])
         page: Page = visitor.open(path)
         assert page.evaluate("document.documentElement.classList.contains('dark')") == (theme == "dark"), name
-        problems += [f"{name}: {problem}" for problem in _barriers(page)]
-        if page.locator(OURS).locator("[style]:not(canvas), style, script, [onclick], [onchange]").count():
-            problems.append(f"{name}: a style or script of its own")
-        for size in SIZES:
-            page.set_viewport_size(size)
-            if (width := page.evaluate("document.documentElement.scrollWidth")) > size["width"]:
-                problems.append(f"{name}: {width} wide in a window of {size['width']}")
-    assert problems == []
-
-
-def _barriers(page: Page) -> list[str]:
-    """What axe-core finds against WCAG 2.2 AA that is serious."""
-    rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"], "resultTypes": ["violations"]}
-    violations = Axe().run(page, options=rules).response["violations"]
-    serious = [rule for rule in violations if rule["impact"] in {"serious", "critical"}]
-    return [f"{rule['id']} at {[node['target'] for node in rule['nodes'][:3]]}" for rule in serious]
+        found += problems(page, name)
+    assert found == []
 
 
 HOSTILE = (
@@ -365,7 +348,7 @@ def test_the_api_is_read_and_used_in_the_browser(visit: Any, organization: Organ
     body.fill(body.input_value().replace("Town hall", "Mill"))
     page.get_by_role("button", name="Send").click()
     expect(page.get_by_role("heading", name="PUT: 200")).to_be_visible()
-    assert not _barriers(page)
+    assert not barriers(page)
     page.set_viewport_size(SIZES[1])
     assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[1]["width"]
     page.reload()
