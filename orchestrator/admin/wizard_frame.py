@@ -52,7 +52,10 @@ def page(request: HttpRequest, step: str, draft: Draft | None, context: dict[str
         for number in (here - 1, here + 1):
             if 0 <= number <= reached:
                 steps[number] |= {"button": True, "back": number < here}
-    shared = {**admin.site.each_context(request), "title": "Run a command", "steps": steps, "draft": draft}
+    shared = {
+        **admin.site.each_context(request),
+        "title": "Run a command", "steps": steps, "buttons": here < 2, "draft": draft,
+    }  # fmt: skip
     return TemplateResponse(request, f"orchestrator/wizard_{step}.html", shared | context)
 
 

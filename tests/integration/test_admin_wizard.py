@@ -1,5 +1,6 @@
 """The run wizard by plain requests: what is reviewed is what is launched, once, by those who may."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -285,6 +286,18 @@ def test_a_draft_in_the_session_table_is_nobody_s_session(client: Any, operator:
     client.cookies["sessionid"] = f"draft{stored.id.hex}"
     assert client.get("/admin/").status_code == 302
     assert isinstance(drafts.load(operator.user, stored.id), Draft)
+
+
+def test_the_enter_key_leads_on_and_not_back(
+    operator: Operator, organization: Organization, devices: list[Device]
+) -> None:
+    """It presses the first button of a form, wherever on the page that is."""
+    pk = operator.draft({"organization": organization.pk})
+    for step in ("targets", "command"):
+        page = operator.get(f"run_{step}", pk).content.decode()
+        buttons = re.findall(r'<button type="submit"[^>]*form="step"[^>]*>|<form[^>]*id="step"', page)
+        assert 'name="back"' not in buttons[0]
+        assert buttons[0].startswith("<button")
 
 
 # ---------------------------------------------------------------- ways into it
