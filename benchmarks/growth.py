@@ -141,7 +141,7 @@ def _go(service: Service, organization: str, devices: int, workers: Sequence[int
             if time.monotonic() - launched > LIMIT:
                 raise TimeoutError(f"the run is {run['status']}")
             time.sleep(1.0)
-            run = service.call(f"controller/batch-command/{run['id']}/?page_size=1")
+            run = service.call(f"controller/batch-command/{run['id']}/")
         ended = time.monotonic()
     return Growth(
         devices, len(workers), launched - began, ended - launched, 1000 * (cpu(roots) - before) / devices,

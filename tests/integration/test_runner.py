@@ -77,7 +77,7 @@ def test_healthy_devices_wait_for_sick_ones_only_as_long_as_the_limits_and_forks
 def test_a_run_with_sick_devices_is_complete_and_takes_no_longer_than_the_limits(sick: Result) -> None:
     assert sick.outcome.ended == "completed"
     assert len(sick.started) == len(sick.finished) == 9
-    assert sick.seconds < 12
+    assert sick.seconds < 25  # the start of Ansible, on a busy machine, and three times the limits
 
 
 def test_a_connection_that_is_cut_in_mid_command_is_a_failure_and_not_unreachable(engine: Engine) -> None:
