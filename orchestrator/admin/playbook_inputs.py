@@ -252,9 +252,9 @@ def _help(about: Mapping[str, Any], *more: str) -> str:
 def _limits(about: Mapping[str, Any]) -> list[str]:
     """What a value must keep to, in words."""
     told = [
-        _range(about.get("minimum"), about.get("maximum"), ""),
-        _range(about.get("minLength"), about.get("maxLength"), " characters"),
-        _range(about.get("minItems"), about.get("maxItems"), " entries"),
+        _range(about.get("minimum"), about.get("maximum")),
+        _range(about.get("minLength"), about.get("maxLength"), " character", " characters"),
+        _range(about.get("minItems"), about.get("maxItems"), " entry", " entries"),
     ]
     words = {
         "exclusiveMinimum": "More than {}.", "exclusiveMaximum": "Less than {}.", "multipleOf": "A multiple of {}.",
@@ -266,12 +266,13 @@ def _limits(about: Mapping[str, Any]) -> list[str]:
     return [text for text in told if text and text != "Format: password."]
 
 
-def _range(least: Any, most: Any, unit: str) -> str:
+def _range(least: Any, most: Any, one: str = "", many: str = "") -> str:
+    """``one`` and ``many``: what is counted."""
     if least is not None and most is not None:
-        return f"{least} to {most}{unit}."
+        return f"{least} to {most}{one if most == 1 else many}."
     if least is not None:
-        return f"At least {least}{unit}."
-    return f"At most {most}{unit}." if most is not None else ""
+        return f"At least {least}{one if least == 1 else many}."
+    return f"At most {most}{one if most == 1 else many}." if most is not None else ""
 
 
 # ---------------------------------------------------------------- reading what was typed

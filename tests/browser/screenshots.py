@@ -10,7 +10,17 @@ from django.utils import timezone
 
 from orchestrator.admin import drafts
 from orchestrator.admin.drafts import Draft
-from orchestrator.models import Command, Device, MassCommand, Organization, Schedule
+from orchestrator.models import (
+    Command,
+    Device,
+    MassCommand,
+    Organization,
+    Playbook,
+    PlaybookStatus,
+    Schedule,
+    TaskResult,
+    TaskStatus,
+)
 from orchestrator.settings import BASE_DIR
 from orchestrator.states import CommandStatus
 from orchestrator.targeting import TargetFilter
@@ -66,6 +76,55 @@ def _history(organization: Organization) -> None:
         MassCommand.objects.filter(pk=run.pk).update(**times)
 
 
+def _playbooks() -> list[Playbook]:
+    site = {
+        "vlans": {"type": "array", "items": {"type": "integer", "minimum": 1, "maximum": 4094},
+                  "description": "Which VLANs the uplink carries", "minItems": 1},
+        "mode": {"enum": ["add", "replace"], "default": "add", "description": "What becomes of those that are there"},
+        "syslog": {"type": "string", "format": "hostname", "description": "Where logs are sent"},
+        "portal_token": {"type": "string", "writeOnly": True, "description": "What the portal lets in with"},
+    }  # fmt: skip
+    about = "Sets the VLANs of the uplink and where logs go.\nRestarts the network where something changed."
+    from_git: dict[str, Any] = {
+        "url": "https://fleet.example.org/net.git",
+        "commit": "8c1f0a2b9d3e4f5061728394a5b6c7d8e9f00112",
+    }
+    broken = (
+        "couldn't resolve module/action 'openwrt_firewall'. This often indicates a misspelling.\n\nnet/firewall.yml:7"
+    )
+    return [
+        factories.playbook(name="net/uplink", properties=site, required=("vlans",), description=about, **from_git),
+        factories.playbook(name="net/firewall", status=PlaybookStatus.BROKEN, message=broken, **from_git),
+        factories.playbook(name="net/banner", description="Sets the banner that is shown at a login.", **from_git),
+        factories.playbook(name="backup", description="Fetches the configuration of each device.", check_mode=False),
+    ]
+
+
+def _played(organization: Organization, devices: list[Device]) -> MassCommand:
+    """A run of a playbook that failed on some devices, at one of its tasks."""
+    run = run_rows.run(
+        {C.SUCCESS: 55, C.FAILED: 5}, organization=organization, label="VLAN 30 for the libraries", type="playbook",
+        playbook="net/uplink", playbook_digest="d" * 64, playbook_commit="8c1f0a2b9d3e4f5061728394a5b6c7d8e9f00112",
+        input={"vlans": [10, 30], "mode": "add", "portal_token": "********"}, controls={"diff": True},
+    )  # fmt: skip
+    for row, device in zip(run.commands.all(), devices, strict=True):
+        Command.objects.filter(pk=row.pk).update(device=device, device_name=device.name)
+    names = ("Read what is there", "Write the VLANs", "Restart the network", "Wait until it answers")
+    run_rows.tasks(run, names, last=TaskStatus.OK)
+    tasks = TaskResult.objects.filter(command__mass_command=run)
+    tasks.filter(task=names[0]).update(status=TaskStatus.OK)
+    tasks.filter(task=names[1]).update(
+        diff="--- before: /etc/config/network\n+++ after: /etc/config/network\n@@ -12,3 +12,4 @@\n config bridge-vlan\n"
+        "   option vlan '10'\n+  list ports 'eth0:t'\n+  option vlan '30'\n"
+    )
+    failed = {"status": TaskStatus.FAILED, "message": "It did not answer within 60 s.", "duration": 60.0}
+    tasks.filter(task=names[3], command__status=C.FAILED).update(**failed)
+    Command.objects.filter(mass_command=run, status=C.FAILED).update(
+        reason='A task failed: "Wait until it answers": It did not answer within 60 s.', stderr="", rc=None
+    )
+    return run
+
+
 def test_screenshots(visit: Any, outbox: Any, db: Any) -> None:
     organization = factories.organization(name="Northern Schools")
     boss = factories.superuser(username="ada")
@@ -87,6 +146,12 @@ def test_screenshots(visit: Any, outbox: Any, db: Any) -> None:
         targets=TargetFilter(organization=organization.pk, name="ap-*", exclude_devices=(devices[3].pk,)),
     )  # fmt: skip
     drafts.add(draft)
+    uplink = _playbooks()[0]
+    chosen = Draft(
+        owner=boss.pk, type="playbook", playbook=uplink.name, hidden=("portal_token",),
+        input={"vlans": [10, 30], "portal_token": "a-Secret"}, targets=TargetFilter(organization=organization.pk),
+    )  # fmt: skip
+    drafts.add(chosen)
     run = "admin:orchestrator_masscommand_"
     pages = {
         "dashboard": "/admin/",
@@ -94,17 +159,26 @@ def test_screenshots(visit: Any, outbox: Any, db: Any) -> None:
         "outputs": reverse(f"{run}outputs", args=[compared.pk]),
         "wizard": reverse("admin:orchestrator_run_targets", args=[draft.id]),
         "review": reverse("admin:orchestrator_run_review", args=[draft.id]),
+        "playbook": reverse("admin:orchestrator_run_command", args=[chosen.id]),
+        "catalogue": reverse("admin:orchestrator_playbook_change", args=[uplink.pk]),
+        "tasks": reverse(f"{run}change", args=[_played(organization, devices).pk]) + "#per-task",
     }
     for name, theme, size in [
         *((name, "light", WIDE) for name in pages),
-        ("run", "dark", WIDE),
+        *((name, "dark", WIDE) for name in ("dashboard", "run", "tasks")),
         ("run", "dark", NARROW),
+        ("playbook", "light", NARROW),
     ]:
         visitor = visit(boss, color_scheme=theme)
         visitor.page.set_default_timeout(60_000)  # milliseconds
         visitor.page.set_viewport_size(size)
         page = visitor.open(pages[name])
         page.wait_for_load_state("networkidle")
+        if name == "playbook":
+            page.get_by_role("radio", name="Playbook").scroll_into_view_if_needed()
+            page.mouse.wheel(0, 600)
+        if name == "tasks":  # they came after the page
+            page.locator("#per-task").evaluate("heading => heading.scrollIntoView()")
         page.wait_for_timeout(500)  # milliseconds: the cells are drawn
         more = ("-dark" if theme == "dark" else "") + ("-390" if size is NARROW else "")
         page.screenshot(path=str(TO / f"admin-{name}{more}.png"))
