@@ -1,5 +1,6 @@
 """Users' own playbooks: what plain ansible-playbook says of each host is what the service says of each device."""
 
+import json
 import os
 import re
 import subprocess
@@ -14,28 +15,49 @@ from lab.client import Lab
 from lab.fleet import DEFAULT_PASSWORD
 from tests.acceptance.conftest import World
 from tests.acceptance.service import Service, running
+from tests.documents import Reader, exchanges
 
-pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(300)]
 
 PLAYBOOKS = Path(__file__).parent / "playbooks"
 NAMES = ("openwrt1", "openwrt2", "linux1")
 RECAP = re.compile(r"^(\S+)\s+: (ok=.*)$", re.MULTILINE)
+DOCUMENT = PLAYBOOKS.parents[2] / "docs" / "playbooks.md"
+FILES = re.compile(r"^```yaml\n# (\S+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 FLEET = "plugin: orchestrator\nhostname: name\n"
 
 
 @pytest.fixture(scope="module")
 def world(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A service with these playbooks, and some devices of both platforms."""
+    documented = tmp_path_factory.mktemp("documented")
+    for name, text in FILES.findall(DOCUMENT.read_text()):
+        (documented / name).write_text(text)
     with running(
         tmp_path_factory.mktemp("service"), workers=1,
-        ORCHESTRATOR_PLAYBOOK_DIRS=str(PLAYBOOKS), ORCHESTRATOR_CONNECT_TIMEOUT="4", ORCHESTRATOR_LEASE_SECONDS="8",
+        ORCHESTRATOR_PLAYBOOK_DIRS=f"{PLAYBOOKS}:{documented}", ORCHESTRATOR_CONNECT_TIMEOUT="4",
+        ORCHESTRATOR_LEASE_SECONDS="8",
     ) as service:  # fmt: skip
         organization = service.post("controller/organization/", {"name": "Lab"})["id"]
         some = {name: device for name, device in lab.devices().items() if name in NAMES}
         devices = service.register(some, organization=organization, password=DEFAULT_PASSWORD)
+        place(service, organization, devices)
         refreshed = [sys.executable, "manage.py", "refresh_playbooks"]
         subprocess.run(refreshed, cwd=PLAYBOOKS.parents[2], env=service.stack.environment, check=True)
         yield World(service=service, lab=lab, organization=organization, devices=devices)
+
+
+def place(service: Service, organization: str, devices: dict[str, Any]) -> None:
+    """Give the devices a group, a location and tags, for the patterns of plays."""
+    own = {"organization": organization}
+    group = service.post("controller/group/", {**own, "name": "edge"})["id"]
+    location = service.post("controller/location/", {**own, "name": "Cellar 1"})["id"]
+    for name, device in devices.items():
+        about: dict[str, Any] = {"tags": ["even" if name.endswith("2") else "odd"]}
+        about |= {"location": location} if name.startswith("openwrt") else {}
+        about |= {"group": group} if name.endswith("1") else {}
+        reply = service.http.patch(f"controller/device/{device['id']}/", json=about)
+        assert reply.is_success, reply.text
 
 
 def plain(service: Service, name: str, folder: Path, *options: str) -> dict[str, dict[str, int]]:
@@ -45,7 +67,9 @@ def plain(service: Service, name: str, folder: Path, *options: str) -> dict[str,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(folder), "LC_ALL": "C.UTF-8",
         "ORCHESTRATOR_URL": service.stack.url, "ORCHESTRATOR_TOKEN": str(service.http.headers["Authorization"])[7:],
         "ANSIBLE_INVENTORY_PLUGINS": str(PLAYBOOKS.parents[2] / "inventory_plugins"),
-        "ANSIBLE_NOCOLOR": "1", "ANSIBLE_SSH_ARGS": "-o ControlMaster=no", "ANSIBLE_PIPELINING": "1",
+        "ANSIBLE_NOCOLOR": "1", "ANSIBLE_PIPELINING": "1", "ANSIBLE_TIMEOUT": "4",
+        "ANSIBLE_SSH_ARGS": "-o ControlMaster=no -o KexAlgorithms=curve25519-sha256",
+        "ANSIBLE_ROLES_PATH": str(PLAYBOOKS / "roles"),
     }  # fmt: skip
     program = ["ansible-playbook", "-i", "fleet.orchestrator.yml", str(PLAYBOOKS / f"{name}.yml")]
     login = ["-e", f"ansible_password={DEFAULT_PASSWORD}", "-e", "ansible_ssh_use_tty=false"]
@@ -55,7 +79,9 @@ def plain(service: Service, name: str, folder: Path, *options: str) -> dict[str,
     found = RECAP.findall(done.stdout)
     assert found, done.stdout + done.stderr
     return {
-        host: {key: int(value) for key, value in (pair.split("=") for pair in counts.split())} for host, counts in found
+        host: {key: int(value) for key, value in (pair.split("=") for pair in counts.split())}
+        for host, counts in found
+        if host != "localhost"  # which is no device
     }
 
 
@@ -68,7 +94,7 @@ def tasks(world: World, row: Any, **query: Any) -> list[Any]:
 def launch(world: World, name: str, **more: Any) -> Any:
     """The run of a playbook on all devices."""
     body = {"organization": world.organization, "type": "playbook", "playbook": name}
-    return world.service.run(**{**body, **more}, within=120.0)
+    return world.service.run(**{**body, **more}, within=200.0)
 
 
 def test_every_keyword_means_what_it_means_to_ansible_playbook(world: World, tmp_path: Path) -> None:
@@ -120,25 +146,78 @@ def test_check_mode_and_tags_are_ansibles(world: World, tmp_path: Path) -> None:
     assert {row["reason"] for row in run["rows"].values()} == {"The playbook had no task for this device."}
 
 
-def test_devices_whose_turn_did_not_come_were_not_contacted(world: World) -> None:
-    run = launch(world, "abort")
-    assert run["counts"]["failed"] == 1
-    assert run["counts"]["terminated"] == 2
+def test_what_brings_plays_together_and_ends_them_is_ansibles(world: World, tmp_path: Path) -> None:
+    expected = plain(world.service, "keywords", tmp_path, "-vvvv", "--diff")
+    run = launch(world, "keywords", verbosity=4, diff=True)
+    rows = run["rows"]
+    assert {name: row["recap"] for name, row in rows.items()} == expected
+    assert {name: row["reason"] for name, row in rows.items()} == {
+        "openwrt1": "", "openwrt2": 'A task failed: "Fail on few enough": non-zero return code',
+        "linux1": 'A task failed: "Fail on one": linux1 is lost',
+    }  # fmt: skip
+    told = {name: [(task["play"], task["task"]) for task in tasks(world, row)] for name, row in rows.items()}
+    patterns = {
+        "Of the organization and a platform": {"linux1"}, "At a location but for a tag": {"openwrt1"},
+        "A tag or a group": {"openwrt1", "openwrt2", "linux1"}, "Names by an expression": {"openwrt1", "linux1"},
+        "That group": {"openwrt1", "openwrt2"}, "Of a platform": {"openwrt1", "openwrt2"},
+    }  # fmt: skip
+    for play, names in patterns.items():
+        assert {name for name, known in told.items() if (play, "Say") in known} == names, play
+    first = min((world.devices[name]["id"], name) for name in ("openwrt1", "openwrt2"))[1]  # in the order of ids
+    assert [name for name, known in told.items() if ("The first of some", "Say") in known] == [first]
+    ended = {"After a host": {"openwrt2", "linux1"}, "After a batch": {"openwrt1", "linux1"}, "After a play": set()}
+    for task, names in ended.items():
+        assert {name for name, known in told.items() if task in {each for _, each in known}} == names, task
+    by_name = {task["task"]: task for task in tasks(world, rows["linux1"])}
+    assert by_name["Include tasks"]["message"] == "one: ok\ntwo: ok"
+    assert by_name["Which"]["message"] == "Judge: bad"
+    assert by_name["Never said"]["message"] == ""
+    assert "+new" in by_name["Differ"]["diff"]
+    assert by_name["Kept to oneself"]["diff"] == ""
+    assert by_name["Too long"]["status"] == "ignored"
+    assert by_name["Told by the import"]["message"] == "All assertions passed"
+
+
+def test_one_failure_ends_all_where_the_play_says_so_and_tags_choose_its_tasks(world: World, tmp_path: Path) -> None:
+    expected = plain(world.service, "fatal", tmp_path, "--tags=asked", "--skip-tags=left_out")
+    run = launch(world, "fatal", job_tags=["asked"], skip_tags=["left_out"])
+    assert {name: row["recap"] for name, row in run["rows"].items()} == expected
+    assert {name: row["status"] for name, row in run["rows"].items()} == {
+        "openwrt1": "success", "openwrt2": "failed", "linux1": "success",
+    }  # fmt: skip
+    assert [task["task"] for task in tasks(world, run["rows"]["openwrt1"])] == [
+        "Fail within", "Rescue", "Always", "When asked for only", "Fail on one",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "waiting"), [("abort", 2), ("budget", 1)])
+def test_devices_whose_turn_did_not_come_were_not_contacted(
+    world: World, tmp_path: Path, name: str, waiting: int
+) -> None:
+    expected = plain(world.service, name, tmp_path)
+    run = launch(world, name)
+    assert {name: row["recap"] for name, row in run["rows"].items() if row["recap"]} == expected
+    assert (run["counts"]["failed"], run["counts"]["terminated"]) == (1, waiting)
     row = next(row for row in run["rows"].values() if row["status"] == "terminated")
     assert (row["reason"], row["started"]) == ("The playbook ended before its turn came.", None)
 
 
-def test_a_device_that_is_off_is_unreachable_and_the_others_go_on(world: World) -> None:
+def test_a_device_that_is_off_is_unreachable_and_the_others_go_on(world: World, tmp_path: Path) -> None:
     world.lab.power("openwrt2", "off")
     world.lab.wait_until("openwrt2", "off")
     try:
-        run = launch(world, "secret", input={"pin": "a-long-secret"})
+        expected = plain(world.service, "away", tmp_path)
+        run = launch(world, "away")
     finally:
         world.lab.power("openwrt2", "on")
         world.lab.wait_until("openwrt2", "up")
-    assert run["rows"]["openwrt1"]["status"] == "success", run["rows"]
-    away = run["rows"]["openwrt2"]
-    assert (away["status"], away["recap"]["unreachable"]) == ("unreachable", 1)
+    assert {name: row["recap"] for name, row in run["rows"].items()} == expected
+    assert {name: row["status"] for name, row in run["rows"].items()} == {
+        "openwrt1": "success", "openwrt2": "unreachable", "linux1": "success",
+    }  # fmt: skip
+    assert [(task["task"], task["status"]) for task in tasks(world, run["rows"]["openwrt2"])] == [
+        ("Who is there", "unreachable"), ("Only on those", "skipped"), ("Again", "unreachable"), ("Say", "ok"),
+    ]  # fmt: skip
 
 
 def test_secrets_and_templates_in_an_input_are_data_and_are_not_shown(world: World) -> None:
@@ -148,3 +227,25 @@ def test_secrets_and_templates_in_an_input_are_data_and_are_not_shown(world: Wor
     [task] = tasks(world, run["rows"]["openwrt1"])
     assert task["stdout"] == "{{ 7*7 }} $(id) ********\n"
     assert "s3cret" not in str(run)
+
+
+def test_the_documented_way_from_zero_to_results_leads_there(world: World) -> None:
+    service, lab = world.service, world.lab.devices()
+    north = service.post("controller/organization/", {"name": "North"})["id"]
+    own = {"attic": lab["openwrt1"], "cellar": lab["linux1"]}
+    service.register(own, organization=north, password=DEFAULT_PASSWORD)
+    reader = Reader()
+    for told in exchanges(DOCUMENT.read_text()):
+        if not told.method:
+            service.wait(reader.in_life("77777777-7777-4777-8777-777777777777"))
+            continue
+        path = reader.in_life(told.path).removeprefix("/api/v1/")
+        body = json.loads(reader.in_life(told.body)) if told.body else None
+        reply = service.http.request(told.method, path, json=body)
+        assert reply.status_code == told.status, reply.text
+        assert reader.same(told.reply, reply.json()), json.dumps(reply.json(), indent=1)
+    for name, file in (("openwrt1", "/etc/banner"), ("linux1", "/etc/motd")):
+        assert world.lab.exec(name, "cat", file) == (0, "Out of order until 9\n")
+    body = {"organization": north, "type": "playbook", "playbook": "motd", "input": {"text": "Out of order until 9"}}
+    again = service.run(**body)
+    assert {row["recap"]["skipped"] for row in again["rows"].values()} == {1}
