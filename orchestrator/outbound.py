@@ -120,6 +120,7 @@ class _Connection(http.client.HTTPConnection):
         super().__init__(destination.host, destination.port, timeout=CONNECT_LIMIT)
         self.default_port = _PORTS[destination.scheme]  # which the Host header leaves out
         self._addresses, self._encrypted = addresses[:_TRIED], destination.scheme == "https"
+        self.aborted = False
 
     def connect(self) -> None:
         """Connect to the first address that answers; the certificate must be the host's."""
@@ -139,6 +140,7 @@ class _Connection(http.client.HTTPConnection):
 
     def abort(self) -> None:
         """Break the connection off, from another thread: whoever waits for an answer gets an error."""
+        self.aborted = True
         if (sock := self.sock) is not None:
             try:
                 sock.shutdown(socket.SHUT_RDWR)
@@ -166,7 +168,7 @@ def post(url: str, body: bytes, headers: Mapping[str, str]) -> int:
     except TimeoutError as error:
         raise OutboundError("It did not answer in time.") from error
     except (OSError, http.client.HTTPException) as error:
-        if limit.finished.is_set():
+        if connection.aborted:
             raise OutboundError(f"It did not answer within {TOTAL_LIMIT:g} seconds.") from error
         raise OutboundError(f"The connection failed: {str(error) or type(error).__name__}.") from error
     finally:

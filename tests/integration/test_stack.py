@@ -54,7 +54,8 @@ def until(condition: Callable[[], bool], limit: float = 20.0) -> bool:
 
 
 def status(url: str) -> int:
-    with urllib.request.urlopen(url, timeout=20) as response:
+    # Not urlopen: Ansible's own requests, in the same process, put an opener in its place that follows nothing.
+    with urllib.request.build_opener().open(url, timeout=20) as response:
         return int(response.status)
 
 
