@@ -60,9 +60,11 @@ def place(service: Service, organization: str, devices: dict[str, Any]) -> None:
         assert reply.is_success, reply.text
 
 
-def plain(service: Service, name: str, folder: Path, *options: str) -> dict[str, dict[str, int]]:
+def plain(world: World, name: str, folder: Path, *options: str) -> dict[str, dict[str, int]]:
     """The recap of plain ansible-playbook, with the fleet from the API and Ansible's own connection."""
-    (folder / "fleet.orchestrator.yml").write_text(f"{FLEET}known_hosts: {folder}/known_hosts\n")
+    fleet = f"{FLEET}organization: {world.organization}\nknown_hosts: {folder}/known_hosts\n"
+    (folder / "fleet.orchestrator.yml").write_text(fleet)
+    service = world.service
     environment = {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(folder), "LC_ALL": "C.UTF-8",
         "ORCHESTRATOR_URL": service.stack.url, "ORCHESTRATOR_TOKEN": str(service.http.headers["Authorization"])[7:],
@@ -98,7 +100,7 @@ def launch(world: World, name: str, **more: Any) -> Any:
 
 
 def test_every_keyword_means_what_it_means_to_ansible_playbook(world: World, tmp_path: Path) -> None:
-    expected = plain(world.service, "everything", tmp_path)
+    expected = plain(world, "everything", tmp_path)
     run = launch(world, "everything")
     assert {name: row["recap"] for name, row in run["rows"].items()} == expected
     assert {name: row["status"] for name, row in run["rows"].items()} == {
@@ -124,7 +126,7 @@ def test_every_keyword_means_what_it_means_to_ansible_playbook(world: World, tmp
 
 
 def test_ordinary_modules_run_where_there_is_python_and_the_others_are_told_apart(world: World, tmp_path: Path) -> None:
-    expected = plain(world.service, "modules", tmp_path, "-e", "line=here")
+    expected = plain(world, "modules", tmp_path, "-e", "line=here")
     run = launch(world, "modules", input={"line": "here"}, diff=True)
     rows = run["rows"]
     assert {name: row["recap"] for name, row in rows.items() if row["recap"]} == expected
@@ -138,7 +140,7 @@ def test_ordinary_modules_run_where_there_is_python_and_the_others_are_told_apar
 
 
 def test_check_mode_and_tags_are_ansibles(world: World, tmp_path: Path) -> None:
-    expected = plain(world.service, "everything", tmp_path, "--check", "--skip-tags", "never_mind")
+    expected = plain(world, "everything", tmp_path, "--check", "--skip-tags", "never_mind")
     run = launch(world, "everything", check=True, skip_tags=["never_mind"])
     assert {name: row["recap"] for name, row in run["rows"].items()} == expected
     run = launch(world, "everything", job_tags=["no_such_tag"])
@@ -147,7 +149,7 @@ def test_check_mode_and_tags_are_ansibles(world: World, tmp_path: Path) -> None:
 
 
 def test_what_brings_plays_together_and_ends_them_is_ansibles(world: World, tmp_path: Path) -> None:
-    expected = plain(world.service, "keywords", tmp_path, "-vvvv", "--diff")
+    expected = plain(world, "keywords", tmp_path, "-vvvv", "--diff")
     run = launch(world, "keywords", verbosity=4, diff=True)
     rows = run["rows"]
     assert {name: row["recap"] for name, row in rows.items()} == expected
@@ -179,7 +181,7 @@ def test_what_brings_plays_together_and_ends_them_is_ansibles(world: World, tmp_
 
 
 def test_one_failure_ends_all_where_the_play_says_so_and_tags_choose_its_tasks(world: World, tmp_path: Path) -> None:
-    expected = plain(world.service, "fatal", tmp_path, "--tags=asked", "--skip-tags=left_out")
+    expected = plain(world, "fatal", tmp_path, "--tags=asked", "--skip-tags=left_out")
     run = launch(world, "fatal", job_tags=["asked"], skip_tags=["left_out"])
     assert {name: row["recap"] for name, row in run["rows"].items()} == expected
     assert {name: row["status"] for name, row in run["rows"].items()} == {
@@ -194,7 +196,7 @@ def test_one_failure_ends_all_where_the_play_says_so_and_tags_choose_its_tasks(w
 def test_devices_whose_turn_did_not_come_were_not_contacted(
     world: World, tmp_path: Path, name: str, waiting: int
 ) -> None:
-    expected = plain(world.service, name, tmp_path)
+    expected = plain(world, name, tmp_path)
     run = launch(world, name)
     assert {name: row["recap"] for name, row in run["rows"].items() if row["recap"]} == expected
     assert (run["counts"]["failed"], run["counts"]["terminated"]) == (1, waiting)
@@ -206,7 +208,7 @@ def test_a_device_that_is_off_is_unreachable_and_the_others_go_on(world: World, 
     world.lab.power("openwrt2", "off")
     world.lab.wait_until("openwrt2", "off")
     try:
-        expected = plain(world.service, "away", tmp_path)
+        expected = plain(world, "away", tmp_path)
         run = launch(world, "away")
     finally:
         world.lab.power("openwrt2", "on")
