@@ -202,12 +202,12 @@ def test_what_does_not_answer_is_told_in_ssh_s_words(serve: Callable[..., Login]
 
 
 def test_ssh_is_asked_where_it_may_know_better(serve: Callable[..., Login]) -> None:
-    old = serve(kex_algs=["diffie-hellman-group1-sha1"])
+    # No algorithm in common is not among these: which side hangs up first is a race, and either end is a true one.
+    device = serve()
     for login, command in (
-        (old, "say"),  # no algorithm in common
-        (replace(old, private_key="no key"), "say"),
-        (replace(old, host_keys=("ssh-new AAAA",)), "say"),
-        (old, "say \udcff"),  # bytes that are no text
+        (replace(device, private_key="no key"), "say"),
+        (replace(device, host_keys=("ssh-new AAAA",)), "say"),
+        (device, "say \udcff"),  # bytes that are no text
     ):
         with pytest.raises(Unsure):
             talk(login, command)
