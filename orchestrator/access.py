@@ -101,10 +101,17 @@ class Access:
         """The ids of the organizations in which the right is held by a membership."""
         return frozenset(organization for organization in self.roles if self.can(right, organization))
 
+    def spans_several(self, right: Right = Right.VIEW) -> bool:
+        """Whether the right is held in more than one organization, so that rows have to be told apart by theirs."""
+        return self.everything or len(self.organizations(right)) > 1
+
     def visible[M: models.Model](
-        self, rows: models.QuerySet[M], *, organization: str = "organization"
+        self, rows: models.QuerySet[M], *, organization: str = "organization", right: Right = Right.VIEW
     ) -> models.QuerySet[M]:
-        """The rows that exist for this user; ``organization`` is the lookup that leads to their organization."""
+        """The rows for which the user has the right; ``organization`` is the lookup that leads to their organization.
+
+        Those to view are the ones that exist for the user.
+        """
         if self.everything:
             return rows
-        return rows.filter(**{f"{organization}__in": self.organizations()})
+        return rows.filter(**{f"{organization}__in": self.organizations(right)})

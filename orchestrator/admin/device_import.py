@@ -50,8 +50,7 @@ class ImportForm(forms.Form):
 
     def __init__(self, *args: Any, access: Access, user: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        rows = Organization.objects.all()
-        own = rows if access.everything else rows.filter(pk__in=access.organizations(Right.MANAGE))
+        own = access.visible(Organization.objects.all(), organization="pk", right=Right.MANAGE)
         self.fields["organization"].queryset = own  # type: ignore[attr-defined]
         self.row = f"import:{user.pk}"
 

@@ -72,8 +72,7 @@ class EnrolmentPages(Base):
 
     def manageable(self, request: HttpRequest, rows: QuerySet[Any]) -> QuerySet[Any]:
         """Those of the rows that the user administrates."""
-        access = access_of(request)
-        return rows if access.everything else rows.filter(organization__in=access.organizations(Right.MANAGE))
+        return access_of(request).visible(rows, right=Right.MANAGE)
 
     @admin.action(description="Host keys: scan and show", permissions=["manage"])
     def scan_these(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:

@@ -9,7 +9,6 @@ from django.http import HttpRequest
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldBooleanSwitchWidget
 
 from orchestrator import actions
-from orchestrator.access import Right
 from orchestrator.admin.running import RunAction
 from orchestrator.admin.scoped import OrganizationScopedAdmin, OwnedForm, RowForm, VisibleFilter, access_of
 from orchestrator.admin.users import MembershipInline
@@ -168,8 +167,7 @@ class PartAdmin(RunAction, OrganizationScopedAdmin):
 
     def get_list_filter(self, request: HttpRequest) -> Any:
         """Only whoever sees several organizations has to tell them apart."""
-        access = access_of(request)
-        return self.list_filter if access.everything or len(access.organizations(Right.VIEW)) > 1 else ()
+        return self.list_filter if access_of(request).spans_several() else ()
 
     @admin.display(description="devices", ordering="devices_total")
     def device_count(self, row: Any) -> int:

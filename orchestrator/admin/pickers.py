@@ -128,7 +128,7 @@ def row_field(kind: str, *, access: Access) -> Any:
     field = forms.ModelChoiceField(
         rows, label=title(kind).capitalize(), required=False, empty_label="Any", widget=UnfoldAdminSelectWidget()
     )
-    several = access.everything or len(access.organizations(Right.RUN)) > 1
+    several = access.spans_several(Right.RUN)
     field.label_from_instance = named if several else str  # type: ignore[assignment,method-assign]
     return field
 

@@ -156,8 +156,7 @@ class SavedTargetsAdmin(OrganizationScopedAdmin):
 
     def get_list_filter(self, request: HttpRequest) -> Any:
         """Only whoever sees several organizations has to tell them apart."""
-        access = access_of(request)
-        return self.list_filter if access.everything or len(access.organizations(Right.VIEW)) > 1 else ()
+        return self.list_filter if access_of(request).spans_several() else ()
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Operators too."""
@@ -173,8 +172,7 @@ class SavedTargetsAdmin(OrganizationScopedAdmin):
 
     def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         """Organizations in which the user may run commands."""
-        access, rows = access_of(request), Organization.objects.all()
-        allowed = rows if access.everything else rows.filter(pk__in=access.organizations(Right.RUN))
+        allowed = access_of(request).visible(Organization.objects.all(), organization="pk", right=Right.RUN)
         return super().formfield_for_foreignkey(db_field, request, **kwargs | {"queryset": allowed})
 
 

@@ -221,15 +221,13 @@ class VisibleFilter(RelatedFieldListFilter):
         if model is Organization:
             return [(row.pk, row.name) for row in access.visible(model.objects.all(), organization="pk")[:_CHOICES]]
         rows = access.visible(model.objects.select_related("organization"))[:_CHOICES]
-        several = access.everything or len(access.organizations()) > 1
+        several = access.spans_several()
         return [(row.pk, f"{row.name} ({row.organization.name})" if several else row.name) for row in rows]
 
 
 def choices_for(model: type[models.Model], request: HttpRequest) -> "models.QuerySet[Any]":
     """The rows of a model that a form may offer to this user."""
     access, rows = access_of(request), model._default_manager.all()
-    if access.everything:
-        return rows
     if model is Organization:
-        return rows.filter(pk__in=access.organizations(Right.MANAGE))
+        return access.visible(rows, organization="pk", right=Right.MANAGE)
     return access.visible(rows)

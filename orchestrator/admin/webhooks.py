@@ -67,15 +67,13 @@ class WebhookAdmin(OrganizationScopedAdmin):
 
     def get_queryset(self, request: HttpRequest) -> Any:
         """A URL is often a secret: only those of the organizations that the user administrates."""
-        access = access_of(request)
         newest = WebhookDelivery.objects.filter(webhook=OuterRef("pk")).values("status")[:1]
         rows = Webhook.objects.annotate(last_status=Subquery(newest))
-        return rows if access.everything else rows.filter(organization__in=access.organizations(Right.VIEW_WEBHOOKS))
+        return access_of(request).visible(rows, right=Right.VIEW_WEBHOOKS)
 
     def get_list_filter(self, request: HttpRequest) -> Any:
         """Only whoever sees several organizations has to tell them apart."""
-        access = access_of(request)
-        several = access.everything or len(access.organizations(Right.VIEW_WEBHOOKS)) > 1
+        several = access_of(request).spans_several(Right.VIEW_WEBHOOKS)
         return self.list_filter if several else ("enabled",)
 
     def has_module_permission(self, request: HttpRequest) -> bool:
@@ -131,7 +129,7 @@ class WebhookAdmin(OrganizationScopedAdmin):
         context = getattr(reply, "context_data", None) or {}
         if (row := context.get("original")) is not None:
             rows = WebhookDelivery.objects.filter(webhook=row).select_related("mass_command").defer("body")
-            context |= {"deliveries": list(rows[:_SHOWN]), "labels": _LABELS}
+            context |= {"deliveries": list(rows[:_SHOWN])}
             reply.context_data = context
         return reply
 

@@ -114,8 +114,7 @@ class MembershipViewSet(viewsets.ModelViewSet[Membership]):
 
     def get_queryset(self) -> Any:
         """Those of the organizations of which the user is administrator."""
-        access, rows = access_of(self.request), super().get_queryset()
-        return rows if access.everything else rows.filter(organization__in=access.organizations(Right.VIEW_ROLES))
+        return access_of(self.request).visible(super().get_queryset(), right=Right.VIEW_ROLES)
 
     def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Make one."""

@@ -32,12 +32,6 @@ class WebhookPermission(PeoplePermission):
         return access.can_anywhere(Right.VIEW_WEBHOOKS)
 
 
-def _visible(request: Request, rows: Any, organization: str) -> Any:
-    access = access_of(request)
-    own = {f"{organization}__in": access.organizations(Right.VIEW_WEBHOOKS)}
-    return rows if access.everything else rows.filter(**own)
-
-
 class WebhookViewSet(FleetViewSet):
     """Webhooks."""
 
@@ -48,7 +42,8 @@ class WebhookViewSet(FleetViewSet):
 
     def get_queryset(self) -> Any:
         """Those of the organizations that the user administrates."""
-        return _visible(self.request, Webhook.objects.select_related("organization"), "organization")
+        rows = Webhook.objects.select_related("organization")
+        return access_of(self.request).visible(rows, right=Right.VIEW_WEBHOOKS)
 
     def get_throttles(self) -> list[Any]:
         """Who has something sent is counted."""
@@ -98,7 +93,8 @@ class DeliveryViewSet(viewsets.ReadOnlyModelViewSet[WebhookDelivery]):
 
     def get_queryset(self) -> Any:
         """Those of the user's webhooks."""
-        return _visible(self.request, WebhookDelivery.objects.all(), "webhook__organization")
+        rows = WebhookDelivery.objects.all()
+        return access_of(self.request).visible(rows, organization="webhook__organization", right=Right.VIEW_WEBHOOKS)
 
     def get_throttles(self) -> list[Any]:
         """Who has something sent is counted."""
