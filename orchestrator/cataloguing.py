@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -18,10 +18,13 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from orchestrator import audit, snapshots
+from orchestrator import audit, playbook_vaults, snapshots
+from orchestrator.exceptions import VaultUnreadableError
 from orchestrator.models import AuditAction, CommandType, MassCommand, Playbook, PlaybookStatus
 from orchestrator.origin import Door, through
 from orchestrator.playbook_files import SUFFIXES, PlaybookFile, describe, find
+from orchestrator.playbook_vaults import Vault
+from orchestrator.redaction import Redactor
 from orchestrator.sandbox import PLUGINS, PROJECT, sandbox
 from orchestrator.snapshots import Source, UnusableDirectoryError
 
@@ -69,9 +72,8 @@ def refresh(*, again: bool = False) -> Refreshed:
         except UnusableDirectoryError as error:
             report.problems.append(str(error))
             continue
-        entries = _entries(source, digest)
         known = {} if again else _known(digest)
-        for entry in _parsed(digest, entries, known):
+        for entry in _read(source, digest, known):
             name = entry.name if entry.name not in found else f"{source.root.name}/{entry.name}"
             found.setdefault(name, replace(entry, name=name))
     _store(found, report)
@@ -80,14 +82,17 @@ def refresh(*, again: bool = False) -> Refreshed:
 
 
 class Watch:
-    """Refreshes the catalogue when a directory has changed since the last look."""
+    """Refreshes the catalogue when a directory, or a vault's password, has changed since the last look."""
 
     def __init__(self) -> None:
         self._seen: dict[Source, str] = {}
 
     def look(self) -> Refreshed | None:
         """One look; what was found, or None when nothing has changed."""
-        seen = {source: snapshots.signature(source.root) for source in snapshots.sources()}
+        seen = {
+            source: snapshots.signature(source.root) + playbook_vaults.stamp(source.root)
+            for source in snapshots.sources()
+        }
         if seen == self._seen:
             return None
         with through(Door.SCHEDULER):  # of the service's own accord
@@ -100,7 +105,16 @@ class Watch:
         return report
 
 
-def _entries(source: Source, digest: str) -> list[_Found]:
+def _read(source: Source, digest: str, known: Mapping[str, str]) -> list[_Found]:
+    """The playbooks of a source, with what is wrong with each."""
+    try:
+        vaults = playbook_vaults.vaults(source.root)
+    except VaultUnreadableError as error:
+        return [_with(entry, error.detail) for entry in _entries(source, digest, ())]
+    return _parsed(digest, _entries(source, digest, vaults), known, vaults)
+
+
+def _entries(source: Source, digest: str, vaults: Sequence[Vault]) -> list[_Found]:
     copy = snapshots.path(digest)
     shipped = source.root == settings.PLAYBOOK_DIR
     roles = [Path(place) for place in snapshots.environment(copy)["ANSIBLE_ROLES_PATH"].split(":")]
@@ -110,16 +124,18 @@ def _entries(source: Source, digest: str) -> list[_Found]:
             continue
         name = source.prefix + path.relative_to(copy / source.base).as_posix()
         name = next(name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix))
-        found.append(_Found(name=name, source=source, digest=digest, file=describe(path, root=copy, roles=roles)))
+        file = describe(path, root=copy, roles=roles, vaults=vaults)
+        found.append(_Found(name=name, source=source, digest=digest, file=file))
     return found
 
 
 def _known(digest: str) -> dict[str, str]:
-    """Path → the parser's message, of what it has read in this very version."""
-    return dict(Playbook.objects.filter(digest=digest).values_list("path", "message"))
+    """Path → the parser's message, of what it has read in this very version, and would read again today."""
+    rows = Playbook.objects.filter(digest=digest).exclude(message__contains=playbook_vaults.SETTING)
+    return dict(rows.values_list("path", "message"))
 
 
-def _parsed(digest: str, entries: Iterable[_Found], known: Mapping[str, str]) -> list[_Found]:
+def _parsed(digest: str, entries: Iterable[_Found], known: Mapping[str, str], vaults: Sequence[Vault]) -> list[_Found]:
     """The entries with what Ansible's parser says of each."""
     done: list[_Found] = []
     together: list[_Found] = []
@@ -129,26 +145,26 @@ def _parsed(digest: str, entries: Iterable[_Found], known: Mapping[str, str]) ->
         elif entry.file.path in known:
             done.append(_with(entry, known[entry.file.path]))
         elif entry.file.schema["properties"]:
-            done.append(_with(entry, _parse(digest, [entry], _sample(entry.file))))
+            done.append(_with(entry, _parse(digest, [entry], _sample(entry.file), vaults)))
         else:
             together.append(entry)
-    return sorted(done + _bisect(digest, together), key=lambda entry: entry.name)
+    return sorted(done + _bisect(digest, together, vaults), key=lambda entry: entry.name)
 
 
-def _bisect(digest: str, entries: list[_Found]) -> list[_Found]:
+def _bisect(digest: str, entries: list[_Found], vaults: Sequence[Vault]) -> list[_Found]:
     """One start of Ansible for all that are whole: it ends at the first that is broken, without saying which."""
-    message = _parse(digest, entries, {}) if entries else ""
+    message = _parse(digest, entries, {}, vaults) if entries else ""
     if not message or len(entries) == 1:
         return [_with(entry, message) for entry in entries]
     half = len(entries) // 2
-    return _bisect(digest, entries[:half]) + _bisect(digest, entries[half:])
+    return _bisect(digest, entries[:half], vaults) + _bisect(digest, entries[half:], vaults)
 
 
 def _with(entry: _Found, message: str) -> _Found:
     return replace(entry, file=replace(entry.file, problem=message))
 
 
-def _parse(digest: str, entries: list[_Found], variables: Mapping[str, Any]) -> str:
+def _parse(digest: str, entries: list[_Found], variables: Mapping[str, Any], vaults: Sequence[Vault]) -> str:
     """What ``ansible-playbook --syntax-check`` has against these playbooks; empty when nothing."""
     copy = snapshots.path(digest)
     with tempfile.TemporaryDirectory(prefix="playbook-", dir=settings.RUN_DIR or None) as name:
@@ -157,11 +173,11 @@ def _parse(digest: str, entries: list[_Found], variables: Mapping[str, Any]) -> 
         (directory / "variables.json").write_text(json.dumps(variables))
         (directory / "hosts").write_text("device ansible_connection=local\n")
         program = [str(Path(sys.executable).parent / "ansible-playbook"), "--syntax-check", "-i", "hosts"]
-        command = [*sandbox(directory, copy), *program, "-e", "@variables.json"]
+        command = [*sandbox(directory, copy, files=[vault.file for vault in vaults]), *program, "-e", "@variables.json"]
         try:
             done = subprocess.run(
                 [*command, *(str(copy / entry.file.path) for entry in entries)],
-                cwd=directory, env=_environment(directory, copy), stdin=subprocess.DEVNULL, capture_output=True,
+                cwd=directory, env=_environment(directory, copy, vaults), stdin=subprocess.DEVNULL, capture_output=True,
                 timeout=_PARSE_LIMIT, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
@@ -170,11 +186,13 @@ def _parse(digest: str, entries: list[_Found], variables: Mapping[str, Any]) -> 
         return ""
     said = done.stderr.decode(errors="replace") or done.stdout.decode(errors="replace")
     said = _NOISE.sub("", said).replace(f"{copy}/", "").replace("[ERROR]: ", "").strip()
-    return said[:_MESSAGE] or f"ansible-playbook --syntax-check ended with status {done.returncode}."
+    said = Redactor(vault.secret for vault in vaults).clean(said)  # a playbook may evaluate, and say, what it likes
+    said = playbook_vaults.advised(said[:_MESSAGE])
+    return said or f"ansible-playbook --syntax-check ended with status {done.returncode}."
 
 
-def _environment(directory: Path, copy: Path) -> dict[str, str]:
-    return {
+def _environment(directory: Path, copy: Path, vaults: Sequence[Vault]) -> dict[str, str]:
+    told = {
         "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
         "HOME": str(directory),
         "TMPDIR": str(directory),
@@ -187,7 +205,8 @@ def _environment(directory: Path, copy: Path) -> dict[str, str]:
         "ANSIBLE_DEPRECATION_WARNINGS": "False",
         "ANSIBLE_LOCALHOST_WARNING": "False",
         "ANSIBLE_NOCOLOR": "1",
-    } | snapshots.environment(copy)
+    }
+    return told | snapshots.environment(copy) | playbook_vaults.environment(vaults)
 
 
 def _sample(file: PlaybookFile) -> dict[str, Any]:

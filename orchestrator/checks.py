@@ -4,8 +4,9 @@ import stat
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Warning, register  # noqa: A004 - Django's name
+from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A004 - Django's name
 
+from orchestrator.playbook_vaults import SETTING, problem
 from orchestrator.sandbox import isolated
 
 
@@ -35,4 +36,15 @@ def check_data_directory(app_configs: Any, **options: Any) -> list[CheckMessage]
             hint="Give it the mode 0700.",
             id="orchestrator.W002",
         )
+    ]
+
+
+@register("orchestrator")
+def check_playbook_vaults(app_configs: Any, **options: Any) -> list[CheckMessage]:
+    """Refuse to start where the password file of a vault is missing, or in sight of others."""
+    files = {file: problem(file) for _, _, file in settings.PLAYBOOK_VAULTS}
+    return [
+        Error(f"{SETTING}: {file} {why}", id="orchestrator.E001", hint="docs/playbooks.md says what it must be.")
+        for file, why in files.items()
+        if why
     ]

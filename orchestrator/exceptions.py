@@ -112,6 +112,13 @@ class PlaybookGoneError(OrchestratorError):
     http_status = 409
 
 
+class VaultUnreadableError(OrchestratorError):
+    """The password of a vault that the playbook's directory has can't be read."""
+
+    code = "vault_unreadable"
+    http_status = 500
+
+
 class HostKeyChangedError(OrchestratorError):
     """The device shows another host key than the pinned or accepted one. If that is right, accept its fingerprint."""
 

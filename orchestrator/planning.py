@@ -23,6 +23,7 @@ from orchestrator.inventory import Login, Target, group_names, host_names
 from orchestrator.journal import Assignment
 from orchestrator.locking import defer, keep, lock_devices
 from orchestrator.models import Command, CommandType, Device, DeviceCredential, MassCommand, OnConflict, Slice
+from orchestrator.playbook_vaults import vaults
 from orchestrator.recording import CANCELLED_WAITING, skip
 from orchestrator.rotation import PasswordChange
 from orchestrator.runner import RunRequest
@@ -128,7 +129,7 @@ class Plan:
             execution_timeout=run.execution_timeout or min(_TASK_TIMEOUT, settings.PLAYBOOK_TIMEOUT),
             check=self.check, diff=bool(controls.get("diff")), tags=controls.get("job_tags") or (),
             skip_tags=controls.get("skip_tags") or (), verbosity=controls.get("verbosity") or 0,
-            deadline=max(limit, 0.1),
+            deadline=max(limit, 0.1), vaults=vaults(run.playbook_directory),
         )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from jsonschema.exceptions import SchemaError
 from jsonschema.validators import Draft202012Validator, validator_for
 
 from orchestrator.models.playbooks import is_secret
+from orchestrator.playbook_vaults import Vault
 from orchestrator.playbook_yaml import Loader, UnusablePlaybookError, mapping, read, sequence
 from orchestrator.role_arguments import of_roles
 
@@ -85,10 +86,11 @@ def _is_playbook(path: Path) -> bool:
     return isinstance(plays, list) and any(isinstance(play, dict) and "roles" in play for play in plays)
 
 
-def describe(path: Path, *, root: Path, roles: Sequence[Path] = ()) -> PlaybookFile:
+def describe(path: Path, *, root: Path, roles: Sequence[Path] = (), vaults: Sequence[Vault] = ()) -> PlaybookFile:
     """What a playbook's files say of it; never raises for what stands in them.
 
     ``roles``: where Ansible looks for roles, beside the playbook itself; ``root`` / roles unless told.
+    ``vaults`` open files of variables.
     """
     relative = path.relative_to(root).as_posix()
     try:
@@ -97,7 +99,7 @@ def describe(path: Path, *, root: Path, roles: Sequence[Path] = ()) -> PlaybookF
             raise UnusablePlaybookError(f"It has more than {_MOST_PLAYS:,} plays, with those that it imports.")
         plays = [play for _, play in found]
         _refuse_endless(*(play.get(key) for play in plays for key in ("hosts", "vars_prompt", "name")))
-        schema = _sidecar(path) or of_roles(found, root, roles or [root / "roles"])
+        schema = _sidecar(path) or of_roles(found, root, roles or [root / "roles"], vaults)
         _refuse_endless(schema)
         description = _description(path, plays, schema)
         defaults = _add_prompts(schema, plays)

@@ -31,12 +31,33 @@ def read(path: Path) -> Any:
     Raises:
         UnusablePlaybookError: it can't be read, or is no YAML.
     """
+    return parsed(text(path), path.name)
+
+
+def text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        UnusablePlaybookError: it can't be read, or holds no text.
+    """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise UnusablePlaybookError(f"{path.name} can't be read as YAML: {error}") from error
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise UnusablePlaybookError(f"{path.name} can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UnusablePlaybookError(f"{path.name} can't be read as YAML: {error}") from error
+
+
+def parsed(text: str, name: str) -> Any:
+    """What a text holds; ``name`` is its file's.
+
+    Raises:
+        UnusablePlaybookError: it is no YAML.
+    """
+    try:
+        return yaml.load(text, Loader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UnusablePlaybookError(f"{name} can't be read as YAML: {error}") from error
 
 
 def mapping(value: Any) -> dict[Any, Any]:

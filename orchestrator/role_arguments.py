@@ -10,7 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from orchestrator.playbook_yaml import UnusablePlaybookError, mapping, read, sequence
+from orchestrator.playbook_vaults import Vault, is_encrypted, opened
+from orchestrator.playbook_yaml import UnusablePlaybookError, mapping, parsed, read, sequence, text
 
 _ROLE_TASKS: Final = ("import_role", "include_role", "ansible.builtin.import_role", "ansible.builtin.include_role")
 _TYPES: Final[Mapping[str, str]] = {  # of argument_specs → of JSON Schema
@@ -31,6 +32,7 @@ class _Places:
     beside: Path  # the folder of the playbook
     root: Path
     roles: tuple[Path, ...]
+    vaults: tuple[Vault, ...]  # that open files of variables
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +46,13 @@ class _Role:
     beside: Path | None = None  # of a dependency: the folder of the role that depends on it
 
 
-def of_roles(plays: list[tuple[Path, dict[str, Any]]], root: Path, roles: Sequence[Path]) -> Schema:
+def of_roles(
+    plays: list[tuple[Path, dict[str, Any]]], root: Path, roles: Sequence[Path], vaults: Sequence[Vault] = ()
+) -> Schema:
     """The input of the roles that (file, play) name, as JSON Schema; empty when they declare none.
 
-    ``roles`` are Ansible's places for them; nothing outside of ``root`` is read.
+    ``roles`` are Ansible's places for them; nothing outside of ``root`` is read.  ``vaults`` open files of variables:
+    what these set need not be given, and nothing but its names is looked at.
 
     Raises:
         UnusablePlaybookError: a role's files can't be read, or depend on more than anybody wrote.
@@ -55,8 +60,8 @@ def of_roles(plays: list[tuple[Path, dict[str, Any]]], root: Path, roles: Sequen
     properties: dict[str, Any] = {}
     required: list[str] = []
     for path, play in plays:
-        places = _Places(path.parent, root.resolve(), tuple(roles))
-        for role in _with_dependencies(list(_named(path, play, root)), places):
+        places = _Places(path.parent, root.resolve(), tuple(roles), tuple(vaults))
+        for role in _with_dependencies(list(_named(path, play, places)), places):
             for option, about in _argument_spec(role, places).items():
                 if option in role.given:
                     continue
@@ -69,9 +74,9 @@ def of_roles(plays: list[tuple[Path, dict[str, Any]]], root: Path, roles: Sequen
 
 
 # ---------------------------------------------------------------- which roles
-def _named(path: Path, play: Mapping[str, Any], root: Path) -> Iterator[_Role]:
+def _named(path: Path, play: Mapping[str, Any], places: _Places) -> Iterator[_Role]:
     """The roles that a play names in plain words."""
-    known = frozenset(mapping(play.get("vars"))) | _known(path, play, root)
+    known = frozenset(mapping(play.get("vars"))) | _known(path, play, places)
     for role in sequence(play.get("roles")):
         if named := _entry(role, known):
             yield named
@@ -83,7 +88,7 @@ def _named(path: Path, play: Mapping[str, Any], root: Path) -> Iterator[_Role]:
                 yield _Role(str(told["name"]), entry, frozenset(mapping(task.get("vars"))), known)
 
 
-def _known(path: Path, play: Mapping[str, Any], root: Path) -> frozenset[str]:
+def _known(path: Path, play: Mapping[str, Any], places: _Places) -> frozenset[str]:
     """The variables of the play's files, and of all hosts."""
     files = [
         name for entry in sequence(play.get("vars_files")) for name in (entry if isinstance(entry, list) else [entry])
@@ -92,15 +97,18 @@ def _known(path: Path, play: Mapping[str, Any], root: Path) -> frozenset[str]:
     home = path.parent / "group_vars"
     found += [home / f"all{suffix}" for suffix in ("", *_SUFFIXES)]
     found += [file for suffix in _SUFFIXES for file in sorted((home / "all").glob(f"*{suffix}"))]
-    return frozenset().union(*(_variables(file, root) for file in found))
+    return frozenset().union(*(_variables(file, places) for file in found))
 
 
-def _variables(file: Path, root: Path) -> frozenset[str]:
-    """The names in a file of variables; none of one that is encrypted, broken or somewhere else."""
-    if not file.is_file() or not file.resolve().is_relative_to(root.resolve()):
+def _variables(file: Path, places: _Places) -> frozenset[str]:
+    """The names in a file of variables; none of one that no vault opens, that is broken or somewhere else."""
+    if not file.is_file() or not file.resolve().is_relative_to(places.root):
         return frozenset()
     try:
-        return frozenset(map(str, mapping(read(file))))
+        said = text(file)
+        if is_encrypted(said):
+            said = opened(said, places.vaults) or ""
+        return frozenset(map(str, mapping(parsed(said, file.name))))
     except UnusablePlaybookError:
         return frozenset()
 
@@ -138,7 +146,7 @@ def _dependencies(role: _Role, places: _Places) -> Iterator[_Role]:
     """A dependency knows what its parent sets and is given."""
     for folder in _folders(role, places)[:1]:
         files = [folder / part / f"main{suffix}" for part in ("defaults", "vars") for suffix in _SUFFIXES]
-        known = role.known.union(role.given, *(_variables(file, places.root) for file in files))
+        known = role.known.union(role.given, *(_variables(file, places) for file in files))
         for entry in sequence(_meta(folder).get("dependencies")):
             if named := _entry(entry, known):
                 yield _Role(named.name, "main", named.given, known, beside=folder)

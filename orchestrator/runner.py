@@ -23,11 +23,12 @@ import ansible_runner
 from ansible_runner.utils import get_callback_dir
 from django.conf import settings
 
-from orchestrator import snapshots
+from orchestrator import playbook_vaults, snapshots
 from orchestrator.events import REASONS, HostEvent, parse
 from orchestrator.inventory import Target, inventory, known_hosts
 from orchestrator.output import last_words
 from orchestrator.playbook_files import MARKUP
+from orchestrator.playbook_vaults import Vault, advised
 from orchestrator.plays import NAME_LENGTH, PlayReader, TaskEvent
 from orchestrator.processes import MARKER, kill_processes
 from orchestrator.redaction import Redactor
@@ -42,7 +43,6 @@ DETAIL_LENGTH: Final = 300  # characters at which plugins and events cut a devic
 POLL_STOP: Final = 0.5  # seconds between two looks at the orders
 TESTED_CORE: Final = "2.21."  # ansible-core's releases that the tests cover: device_linear uses private parts of it
 DETAIL_LINES: Final = 8  # of Ansible's own output, kept for the case that it ends without a recap
-
 
 type Hear = Callable[[HostEvent | TaskEvent], None]
 """Takes what is heard; that of tasks only from users' own playbooks."""
@@ -69,6 +69,7 @@ class RunRequest:
     tags: Sequence[str] = ()
     skip_tags: Sequence[str] = ()
     verbosity: int = 0
+    vaults: Sequence[Vault] = ()  # that it may open
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +147,7 @@ class _Watch:
         self.recap = False
         self.hosts = frozenset(target.host_name for target in request.targets)
         self.deadline, self.next_stop_check = time.monotonic() + request.deadline, 0.0
-        self.redactor = Redactor(_secrets(request))
+        self.redactor = Redactor(_secrets(request) | {vault.secret for vault in request.vaults})
         self.play = PlayReader(request.ident, self.hosts, diff=request.diff) if request.project else None
 
     def keep(self, event: dict[str, Any]) -> bool:
@@ -221,7 +222,7 @@ class _Watch:
             self.on_event(HostEvent(host_name=host, kind="started", at=datetime.now(UTC)))
         if self.ended:
             return RunOutcome(self.ended)
-        return RunOutcome("crashed", last_words([self.redactor.clean("\n".join(self.words))]))
+        return RunOutcome("crashed", advised(last_words([self.redactor.clean("\n".join(self.words))])))
 
 
 def _secrets(request: RunRequest) -> set[str]:
@@ -230,13 +231,9 @@ def _secrets(request: RunRequest) -> set[str]:
 
 def _cancelled(host_name: str) -> HostEvent:
     return HostEvent(
-        host_name=host_name,
-        kind="finished",
-        at=datetime.now(UTC),
-        status=CommandStatus.CANCELLED,
-        code="cancelled",
+        host_name=host_name, kind="finished", at=datetime.now(UTC), status=CommandStatus.CANCELLED, code="cancelled",
         reason=REASONS["cancelled"],
-    )
+    )  # fmt: skip
 
 
 def _one(event: HostEvent | None) -> list[HostEvent]:
@@ -266,7 +263,7 @@ def _redacted(event: HostEvent, redactor: Redactor) -> HostEvent:
         return event
     return replace(
         event,
-        reason=redactor.clean(event.reason, cut=len(event.reason) >= DETAIL_LENGTH),
+        reason=advised(redactor.clean(event.reason, cut=len(event.reason) >= DETAIL_LENGTH)),
         stdout=redactor.clean(event.stdout, cut=event.truncated),
         stderr=redactor.clean(event.stderr, cut=event.truncated),
     )
@@ -307,7 +304,9 @@ def _configure(request: RunRequest, directory: Path) -> ansible_runner.RunnerCon
     config.suppress_output_file = True
     config.env = _environment(request, directory, Path(config.artifact_dir))
     program = [str(Path(sys.executable).parent / "ansible-playbook"), *_options(request)]
-    config.command = [*sandbox(directory, request.project or request.playbook.parent), *program, *config.command[1:]]
+    readable = [vault.file for vault in request.vaults]
+    confined = sandbox(directory, request.project or request.playbook.parent, files=readable)
+    config.command = [*confined, *program, *config.command[1:]]
     config.cwd = str(directory)
     return config
 
@@ -323,8 +322,9 @@ def _options(request: RunRequest) -> list[str]:
 def _environment(request: RunRequest, directory: Path, artifacts: Path) -> dict[str, str]:
     """All that the run's processes get: nothing is inherited, and nothing in it is secret."""
     keys = any(target.login.private_key for target in request.targets)
-    own = snapshots.environment(request.project) if request.project else {}
-    if own:
+    own: dict[str, str] = {}
+    if request.project:
+        own = snapshots.environment(request.project) | playbook_vaults.environment(request.vaults)
         # No task goes on for ever, whatever carries it out; device_ssh ends its command a little earlier.
         own |= {"ANSIBLE_TASK_TIMEOUT": str(math.ceil(request.execution_timeout + 2 * request.connect_timeout))}
     return {

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -28,12 +29,12 @@ NAMESPACES: Final = (
 FILE_SYSTEMS: Final = ("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--ro-bind", "/usr", "/usr")  # noqa: S108
 
 
-def sandbox(directory: Path, playbooks: Path) -> list[str]:
+def sandbox(directory: Path, playbooks: Path, *, files: Sequence[Path] = ()) -> list[str]:
     """The words before the command that put it into a PID namespace of its own; none where bubblewrap cannot.
 
-    ``playbooks`` is the directory that the playbook and what it includes are in.
+    ``playbooks`` is the directory that the playbook and what it includes are in, ``files`` what else it may read.
     """
-    return _bubblewrap(directory, playbooks.resolve()) if isolated() else []
+    return _bubblewrap(directory, playbooks.resolve(), files) if isolated() else []
 
 
 @functools.cache
@@ -51,7 +52,7 @@ def isolated() -> bool:
         return False
 
 
-def _bubblewrap(directory: Path, playbooks: Path) -> list[str]:
+def _bubblewrap(directory: Path, playbooks: Path, files: Sequence[Path] = ()) -> list[str]:
     """Read-only system and Python, no other /etc, /home, /run or /tmp; own /proc; the run directory to write to."""
     words = ["bwrap", *NAMESPACES, *FILE_SYSTEMS]
     for name in ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"):
@@ -66,6 +67,8 @@ def _bubblewrap(directory: Path, playbooks: Path) -> list[str]:
     for path in sorted(python | {str(playbooks), str(PLUGINS), str(INVENTORY_PLUGINS)}):
         if not path.startswith("/usr/"):
             words += ["--ro-bind", path, path]
+    for file in files:
+        words += ["--ro-bind", str(file), str(file)]
     words += ["--bind", str(directory), str(directory), "--remount-ro", "/"]  # what the words above did not mount
     return [*words, "--chdir", str(directory), "--"]
 

@@ -7,6 +7,7 @@ unix socket.  ``ORCHESTRATOR_PRODUCTION=1`` refuses to make up what production m
 import base64
 import ipaddress
 import os
+import re
 import secrets as random
 import sys
 from datetime import timedelta
@@ -97,6 +98,21 @@ def _networks(variable: str, given: list[str]) -> list[ipaddress.IPv4Network | i
         raise ImproperlyConfigured(f"{variable} is a list of networks such as 10.0.0.0/8: {error}") from error
 
 
+def _vaults(variable: str, given: list[str]) -> list[tuple[Path | None, str, Path]]:
+    """``prod@/etc/vaults/prod``, for one directory or pulled repository: ``/srv/playbooks=prod@/etc/vaults/prod``."""
+    found: list[tuple[Path | None, str, Path]] = []
+    for text in map(str.strip, given):
+        match = re.fullmatch(r"(?:(?P<where>[^=]+)=)?(?P<label>[\w.-]+)@(?P<file>/.+)", text)
+        if not match:
+            raise ImproperlyConfigured(f"{variable}: each vault is a label, @ and an absolute path, not {text!r}")
+        where = match["where"]
+        if where and "/" in where and Path(where) not in PLAYBOOK_DIRS:
+            raise ImproperlyConfigured(f"{variable}: {where} is not among ORCHESTRATOR_PLAYBOOK_DIRS")
+        directory = DATA_DIR / "playbook_sources" / where if where else None  # an absolute path stays what it is
+        found.append((directory, match["label"], Path(match["file"])))
+    return found
+
+
 SECRET_KEY = _required_or_kept("DJANGO_SECRET_KEY", "secret_key", random.token_urlsafe(50))
 SECRET_KEY_RING = _key_ring(
     _required_or_kept(
@@ -120,6 +136,7 @@ RUN_DIR = env.str("ORCHESTRATOR_RUN_DIR", default="/dev/shm" if os.access("/dev/
 PLAYBOOK_DIR = BASE_DIR / "playbooks"
 _OWN_PLAYBOOKS = env.str("ORCHESTRATOR_PLAYBOOK_DIRS", default="")  # with colons
 PLAYBOOK_DIRS = [PLAYBOOK_DIR, *(Path(name).absolute() for name in _OWN_PLAYBOOKS.split(os.pathsep) if name)]
+PLAYBOOK_VAULTS = _vaults("ORCHESTRATOR_PLAYBOOK_VAULTS", env.list("ORCHESTRATOR_PLAYBOOK_VAULTS", default=[]))
 PLAYBOOK_TIMEOUT = env.float("ORCHESTRATOR_PLAYBOOK_TIMEOUT", default=14_400.0)  # seconds, of a run without deadline
 OFFLINE_RETRY_SECONDS = env.float("ORCHESTRATOR_OFFLINE_RETRY_SECONDS", default=60.0)  # doubles up to an hour
 LEASE_SECONDS = env.float("ORCHESTRATOR_LEASE_SECONDS", default=30.0)

@@ -172,7 +172,7 @@ def _create(actor: User, request: LaunchRequest, once: Once | None) -> MassComma
         if playbook:  # this very version, whatever becomes of its files
             run.playbook, run.playbook_digest = playbook.name, playbook.digest
             run.playbook_path, run.playbook_commit = playbook.path, playbook.commit
-            run.playbook_defaults = playbook.defaults
+            run.playbook_directory, run.playbook_defaults = playbook.directory, playbook.defaults
         run.save(force_insert=True)
         if once:
             IdempotencyKey.objects.create(user=actor, key=once.key, fingerprint=once.fingerprint, mass_command=run)

@@ -55,6 +55,7 @@ class MassCommand(models.Model):
         max_length=64, blank=True, editable=False, help_text="SHA-256 of the playbook's directory as it was launched."
     )
     playbook_path = models.CharField(max_length=1_024, blank=True, editable=False, help_text="Within that directory.")
+    playbook_directory = models.CharField(max_length=1_024, blank=True, editable=False)  # whose vaults it may open
     playbook_defaults = models.JSONField(default=dict, editable=False)  # what the input leaves out
     playbook_commit = models.CharField(max_length=64, blank=True, editable=False)
     label = models.CharField(max_length=LABEL_LENGTH, blank=True, validators=(ProhibitNullCharactersValidator(),))

@@ -15,6 +15,7 @@ from lab.client import Lab
 from lab.fleet import DEFAULT_PASSWORD
 from tests.acceptance.conftest import World
 from tests.acceptance.service import Service, running
+from tests.acceptance.vaulted import LABEL, Vaulted, make
 from tests.documents import Reader, exchanges
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -28,15 +29,21 @@ FLEET = "plugin: orchestrator\nhostname: name\n"
 
 
 @pytest.fixture(scope="module")
-def world(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def vaulted(tmp_path_factory: pytest.TempPathFactory) -> Vaulted:
+    """A directory of playbooks with encrypted variables."""
+    return make(tmp_path_factory.mktemp("vaults"))
+
+
+@pytest.fixture(scope="module")
+def world(lab: Lab, vaulted: Vaulted, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A service with these playbooks, and some devices of both platforms."""
     documented = tmp_path_factory.mktemp("documented")
     for name, text in FILES.findall(DOCUMENT.read_text()):
         (documented / name).write_text(text)
     with running(
         tmp_path_factory.mktemp("service"), workers=1,
-        ORCHESTRATOR_PLAYBOOK_DIRS=f"{PLAYBOOKS}:{documented}", ORCHESTRATOR_CONNECT_TIMEOUT="4",
-        ORCHESTRATOR_LEASE_SECONDS="8",
+        ORCHESTRATOR_PLAYBOOK_DIRS=f"{PLAYBOOKS}:{documented}:{vaulted.directory}",
+        ORCHESTRATOR_PLAYBOOK_VAULTS=vaulted.setting, ORCHESTRATOR_CONNECT_TIMEOUT="4", ORCHESTRATOR_LEASE_SECONDS="8",
     ) as service:  # fmt: skip
         organization = service.post("controller/organization/", {"name": "Lab"})["id"]
         some = {name: device for name, device in lab.devices().items() if name in NAMES}
@@ -60,7 +67,7 @@ def place(service: Service, organization: str, devices: dict[str, Any]) -> None:
         assert reply.is_success, reply.text
 
 
-def plain(world: World, name: str, folder: Path, *options: str) -> dict[str, dict[str, int]]:
+def plain(world: World, name: str, folder: Path, *options: str, beside: Path = PLAYBOOKS) -> dict[str, dict[str, int]]:
     """The recap of plain ansible-playbook, with the fleet from the API and Ansible's own connection."""
     fleet = f"{FLEET}organization: {world.organization}\nknown_hosts: {folder}/known_hosts\n"
     (folder / "fleet.orchestrator.yml").write_text(fleet)
@@ -73,7 +80,7 @@ def plain(world: World, name: str, folder: Path, *options: str) -> dict[str, dic
         "ANSIBLE_SSH_ARGS": "-o ControlMaster=no -o KexAlgorithms=curve25519-sha256",
         "ANSIBLE_ROLES_PATH": str(PLAYBOOKS / "roles"),
     }  # fmt: skip
-    program = ["ansible-playbook", "-i", "fleet.orchestrator.yml", str(PLAYBOOKS / f"{name}.yml")]
+    program = ["ansible-playbook", "-i", "fleet.orchestrator.yml", str(beside / f"{name}.yml")]
     login = ["-e", f"ansible_password={DEFAULT_PASSWORD}", "-e", "ansible_ssh_use_tty=false"]
     done = subprocess.run(
         [*program, *login, *options], cwd=folder, env=environment, capture_output=True, text=True, check=False
@@ -229,6 +236,38 @@ def test_secrets_and_templates_in_an_input_are_data_and_are_not_shown(world: Wor
     [task] = tasks(world, run["rows"]["openwrt1"])
     assert task["stdout"] == "{{ 7*7 }} $(id) ********\n"
     assert "s3cret" not in str(run)
+
+
+def test_encrypted_variables_are_what_they_are_to_ansible_and_the_password_is_nowhere(
+    world: World, vaulted: Vaulted, tmp_path: Path
+) -> None:
+    service, address = world.service, "controller/batch-command/"
+    given, secret = json.dumps({"word": vaulted.ciphertext}), f"--vault-id={LABEL}@{vaulted.file}"
+    expected = plain(world, "vaulted", tmp_path, secret, "-e", given, beside=vaulted.directory)
+    body = {"organization": world.organization, "type": "playbook", "playbook": "vaulted"}
+    marked = {"thing": {"__ansible_vault": vaulted.ciphertext}}
+    assert service.http.post(address, json={**body, "input": marked}).status_code == 400
+    run = service.launch(**body, input={"word": vaulted.ciphertext})
+    directories, seen, told = Path("/dev/shm"), False, []
+    while service.get(f"{address}{run['id']}/")["status"] in {"queued", "running"}:
+        seen = seen or len(vaulted.readers()) > 1  # bubblewrap, and Ansible within it
+        told += vaulted.processes_that_tell() + vaulted.found_in(*directories.glob("orchestrator-run-*"))
+    assert (seen, told) == (True, [])
+    run = service.wait(run["id"])
+    assert {name: row["recap"] for name, row in run["rows"].items()} == expected
+    assert run["status"] == "success"
+    for name, row in run["rows"].items():
+        by_name = {task["task"]: task for task in tasks(world, row)}
+        assert (by_name["Of the group"]["stdout"], by_name["Of the group"]["status"]) == ("gr0up-value\n", "changed")
+        assert by_name["Inline"]["stdout"] == "1nline-value\n"
+        assert by_name["Of a file"]["message"] == "f1le-value"
+        assert by_name["Not of a file"]["status"] == "skipped"
+        assert by_name["The password itself"]["message"] == "********"
+        opened = [task for task, about in by_name.items() if "f1le-value" in str(about)]
+        assert opened == ["Of a file", "An encrypted file of the controller"], name
+        for task in ("A client's text", "A device says it", "It stays so"):
+            assert "$ANSIBLE_VAULT;1.2" in str(by_name[task])
+    assert vaulted.found_in(Path(service.stack.environment["ORCHESTRATOR_DATA_DIR"])) == []
 
 
 def test_the_documented_way_from_zero_to_results_leads_there(world: World) -> None:

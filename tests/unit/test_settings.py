@@ -14,10 +14,10 @@ KEY = "file:" + "A" * 43 + "="
 SHOW = "from orchestrator import settings as s; print(s.SECRET_KEY, *s.SECRET_KEY_RING, s.VAULT_TOKEN, s.REDIS_URL)"
 
 
-def started(home: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+def started(home: Path, show: str = SHOW, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Load the settings in a process of its own."""
     given = {"PATH": os.environ["PATH"], "ORCHESTRATOR_DATA_DIR": str(home), "PYTHONPATH": str(BASE_DIR)}
-    argv = [sys.executable, "-c", SHOW]
+    argv = [sys.executable, "-c", show]
     return subprocess.run(argv, env=given | environment, cwd=home, capture_output=True, text=True, check=False)
 
 
@@ -39,6 +39,8 @@ def test_secrets_of_the_service_come_from_files(tmp_path: Path) -> None:
     [
         ({"DJANGO_SECRET_KEY_FILE": "/nowhere"}, "DJANGO_SECRET_KEY_FILE can't be read"),
         ({"REDIS_URL_FILE": "/dev/null", "REDIS_URL": "unix:///x"}, "REDIS_URL and REDIS_URL_FILE are both set"),
+        ({"ORCHESTRATOR_PLAYBOOK_VAULTS": "prod@relative"}, "a label, @ and an absolute path, not 'prod@relative'"),
+        ({"ORCHESTRATOR_PLAYBOOK_VAULTS": "/srv/x=p@/etc/p"}, "/srv/x is not among ORCHESTRATOR_PLAYBOOK_DIRS"),
         ({"ORCHESTRATOR_VAULT_ADDRESS": "ftp://vault"}, "ORCHESTRATOR_VAULT_ADDRESS begins with https://"),
         (
             {"ORCHESTRATOR_PRODUCTION": "1", "DJANGO_SECRET_KEY": "x", "ORCHESTRATOR_SECRET_KEYS": KEY,
@@ -51,6 +53,16 @@ def test_what_is_set_wrongly_is_named(tmp_path: Path, environment: dict[str, str
     done = started(tmp_path, **environment)
     assert done.returncode
     assert words in done.stderr.splitlines()[-1]
+
+
+def test_vaults_are_of_all_playbooks_or_of_one_directory_or_source(tmp_path: Path) -> None:
+    told = "all@/etc/v/1, /srv/a=prod@/etc/v=2,net=dev.eu-1@/etc/v/c@3"
+    directories = {"ORCHESTRATOR_PLAYBOOK_DIRS": "/srv/a:/srv/b", "ORCHESTRATOR_PLAYBOOK_VAULTS": told}
+    show = "from orchestrator import settings as s; [print(*v) for v in s.PLAYBOOK_VAULTS]"
+    done = started(tmp_path, show, **directories)
+    assert done.stdout.splitlines() == [
+        "None all /etc/v/1", "/srv/a prod /etc/v=2", f"{tmp_path}/playbook_sources/net dev.eu-1 /etc/v/c@3",
+    ], done.stderr  # fmt: skip
 
 
 def test_a_data_directory_that_is_made_is_private(tmp_path: Path) -> None:
