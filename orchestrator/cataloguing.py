@@ -117,14 +117,17 @@ def _read(source: Source, digest: str, known: Mapping[str, str]) -> list[_Found]
 def _entries(source: Source, digest: str, vaults: Sequence[Vault]) -> list[_Found]:
     copy = snapshots.path(digest)
     shipped = source.root == settings.PLAYBOOK_DIR
-    roles = [Path(place) for place in snapshots.environment(copy)["ANSIBLE_ROLES_PATH"].split(":")]
+    told = snapshots.environment(copy)
+    roles, collections = (
+        [Path(place) for place in told[f"ANSIBLE_{kind}_PATH"].split(":")] for kind in ("ROLES", "COLLECTIONS")
+    )
     found = []
     for path in find(copy / source.base):
         if shipped and path.parent == copy and path.name in _SHIPPED:
             continue
         name = source.prefix + path.relative_to(copy / source.base).as_posix()
         name = next(name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix))
-        file = describe(path, root=copy, roles=roles, vaults=vaults)
+        file = describe(path, root=copy, roles=roles, collections=collections, vaults=vaults)
         found.append(_Found(name=name, source=source, digest=digest, file=file))
     return found
 

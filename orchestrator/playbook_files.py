@@ -86,10 +86,17 @@ def _is_playbook(path: Path) -> bool:
     return isinstance(plays, list) and any(isinstance(play, dict) and "roles" in play for play in plays)
 
 
-def describe(path: Path, *, root: Path, roles: Sequence[Path] = (), vaults: Sequence[Vault] = ()) -> PlaybookFile:
+def describe(
+    path: Path,
+    *,
+    root: Path,
+    roles: Sequence[Path] = (),
+    collections: Sequence[Path] = (),
+    vaults: Sequence[Vault] = (),
+) -> PlaybookFile:
     """What a playbook's files say of it; never raises for what stands in them.
 
-    ``roles``: where Ansible looks for roles, beside the playbook itself; ``root`` / roles unless told.
+    ``roles``, ``collections``: where Ansible looks for them, beside the playbook itself; those of ``root`` unless told.
     ``vaults`` open files of variables.
     """
     relative = path.relative_to(root).as_posix()
@@ -99,7 +106,10 @@ def describe(path: Path, *, root: Path, roles: Sequence[Path] = (), vaults: Sequ
             raise UnusablePlaybookError(f"It has more than {_MOST_PLAYS:,} plays, with those that it imports.")
         plays = [play for _, play in found]
         _refuse_endless(*(play.get(key) for play in plays for key in ("hosts", "vars_prompt", "name")))
-        schema = _sidecar(path) or of_roles(found, root, roles or [root / "roles"], vaults)
+        schema = _sidecar(path) or of_roles(
+            found, root, roles=roles or [root / "roles"], collections=collections or [root / "collections"],
+            vaults=vaults,
+        )  # fmt: skip
         _refuse_endless(schema)
         description = _description(path, plays, schema)
         defaults = _add_prompts(schema, plays)

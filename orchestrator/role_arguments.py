@@ -32,6 +32,7 @@ class _Places:
     beside: Path  # the folder of the playbook
     root: Path
     roles: tuple[Path, ...]
+    collections: tuple[Path, ...]
     vaults: tuple[Vault, ...]  # that open files of variables
 
 
@@ -47,12 +48,17 @@ class _Role:
 
 
 def of_roles(
-    plays: list[tuple[Path, dict[str, Any]]], root: Path, roles: Sequence[Path], vaults: Sequence[Vault] = ()
+    plays: list[tuple[Path, dict[str, Any]]],
+    root: Path,
+    *,
+    roles: Sequence[Path],
+    collections: Sequence[Path],
+    vaults: Sequence[Vault] = (),
 ) -> Schema:
     """The input of the roles that (file, play) name, as JSON Schema; empty when they declare none.
 
-    ``roles`` are Ansible's places for them; nothing outside of ``root`` is read.  ``vaults`` open files of variables:
-    what these set need not be given, and nothing but its names is looked at.
+    ``roles`` and ``collections`` are Ansible's places for them; nothing outside of ``root`` is read.  ``vaults`` open
+    files of variables: what these set need not be given, and nothing but its names is looked at.
 
     Raises:
         UnusablePlaybookError: a role's files can't be read, or depend on more than anybody wrote.
@@ -60,7 +66,7 @@ def of_roles(
     properties: dict[str, Any] = {}
     required: list[str] = []
     for path, play in plays:
-        places = _Places(path.parent, root.resolve(), tuple(roles), tuple(vaults))
+        places = _Places(path.parent, root.resolve(), tuple(roles), tuple(collections), tuple(vaults))
         for role in _with_dependencies(list(_named(path, play, places)), places):
             for option, about in _argument_spec(role, places).items():
                 if option in role.given:
@@ -175,7 +181,7 @@ def _folders(role: _Role, places: _Places) -> list[Path]:
     if role.name.count(".") == 2:
         namespace, collection, name = role.name.split(".")
         inner = Path("ansible_collections") / namespace / collection / "roles" / name
-        found = [base / "collections" / inner for base in (places.beside, places.root)]
+        found = [base / inner for base in (places.beside / "collections", *places.collections)]
     else:
         found = [place / role.name for place in (places.beside / "roles", *places.roles, places.beside)]
     return [place for place in (*beside, *found) if place.is_dir() and place.resolve().is_relative_to(places.root)]

@@ -71,12 +71,20 @@ def test_roles_are_found_where_the_directorys_ansible_cfg_says(folder: Path) -> 
     (folder / "vendor" / "roles" / "greet" / "meta").mkdir()
     spec = "argument_specs: {main: {options: {word: {required: true}}}}\n"
     (folder / "vendor" / "roles" / "greet" / "meta" / "argument_specs.yml").write_text(spec)
-    (folder / "site.yml").write_text("- hosts: all\n  roles: [greet]\n")
+    wires = folder / "vendor" / "more" / "ansible_collections" / "acme" / "net" / "roles" / "wires"
+    for name, text in {
+        "meta/argument_specs": spec.replace("word", "wire"),
+        "tasks/main": "- ansible.builtin.ping:\n",
+    }.items():
+        (wires / name).parent.mkdir(parents=True)
+        (wires / f"{name}.yml").write_text(text)
+    (folder / "site.yml").write_text("- hosts: all\n  roles: [greet, acme.net.wires]\n")
     assert list(refresh().broken) == ["site"]
-    (folder / "ansible.cfg").write_text("[defaults]\nroles_path = vendor/roles:../../elsewhere:%(home)s\n")
+    paths = "roles_path = vendor/roles:../../elsewhere:%(home)s\ncollections_path = vendor/more\n"
+    (folder / "ansible.cfg").write_text(f"[defaults]\n{paths}")
     assert refresh().broken == {}
     row = Playbook.objects.get()
-    assert row.schema["required"] == ["word"]
+    assert row.schema["required"] == ["word", "wire"]
     copy = snapshots.held(row.digest)
     told = snapshots.environment(copy)
     assert told["ANSIBLE_CONFIG"] == str(copy / "ansible.cfg")
