@@ -10,7 +10,7 @@ from django.utils.html import format_html
 from unfold.decorators import display
 
 from orchestrator.access import Right
-from orchestrator.admin.scoped import OrganizationScopedAdmin, access_of
+from orchestrator.admin.scoped import ReadOnlyAdmin, access_of
 from orchestrator.models import AuditAction, AuditEntry
 from orchestrator.origin import Door
 
@@ -44,7 +44,7 @@ class DoorFilter(admin.SimpleListFilter):
 
 
 @admin.register(AuditEntry)
-class AuditEntryAdmin(OrganizationScopedAdmin):
+class AuditEntryAdmin(ReadOnlyAdmin):
     """Who did what, for the administrators of each organization."""
 
     list_display = ("at", "who", "did", "object_name", "organization_name", "door", "address")
@@ -73,18 +73,6 @@ class AuditEntryAdmin(OrganizationScopedAdmin):
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Administrators, of their organization."""
         return self._may(Right.VIEW_AUDIT, request, obj)
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Never."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Never."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Never."""
-        return False
 
     def history_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         """There is none: nothing changes."""

@@ -14,13 +14,13 @@ from unfold.decorators import display
 from orchestrator.admin.labels import COMMAND_LABELS
 from orchestrator.admin.playbook_inputs import words_of
 from orchestrator.admin.run_tasks import recap_of, tasks_of
-from orchestrator.admin.scoped import OrganizationScopedAdmin, VisibleFilter, access_of
+from orchestrator.admin.scoped import ReadOnlyAdmin, VisibleFilter, access_of
 from orchestrator.admin.terminal import colored
 from orchestrator.models import Command, CommandType, MassCommand
 
 
 @admin.register(Command)
-class CommandAdmin(OrganizationScopedAdmin):
+class CommandAdmin(ReadOnlyAdmin):
     """What became of devices."""
 
     list_display = ("device_name", "state", "type", "reason", "rc", "organization", "started", "finished")
@@ -33,18 +33,6 @@ class CommandAdmin(OrganizationScopedAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Without the output, which may have hundreds of kilobytes a row."""
         return super().get_queryset(request).defer("stdout", "stderr", "input")
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Never."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Never."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Never: it goes with its organization only."""
-        return False
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
         """A device's page links to its history, the dashboard to what went wrong lately."""

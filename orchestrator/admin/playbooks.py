@@ -14,7 +14,7 @@ from orchestrator import catalogue
 from orchestrator.access import Right
 from orchestrator.admin.labels import local_time
 from orchestrator.admin.playbook_inputs import described
-from orchestrator.admin.scoped import OrganizationScopedAdmin, access_of
+from orchestrator.admin.scoped import ReadOnlyAdmin, access_of
 from orchestrator.models import CommandType, MassCommand, Organization, Playbook
 
 _RUNS: Final = 10  # of a playbook, that its page lists
@@ -22,7 +22,7 @@ _NAMED: Final = 20  # organizations named
 
 
 @admin.register(Playbook)
-class PlaybookAdmin(OrganizationScopedAdmin):
+class PlaybookAdmin(ReadOnlyAdmin):
     """Playbooks belong to no organization: they exist for members of those that allow them."""
 
     list_display = ("name", "state", "about", "takes", "source", "version", "found")
@@ -40,18 +40,6 @@ class PlaybookAdmin(OrganizationScopedAdmin):
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Members of any organization; which rows, says ``get_queryset``."""
         return access_of(request).can_anywhere(Right.VIEW)
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Never: files are added to a directory."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Never."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Never."""
-        return False
 
     def history_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         """There is none: nothing is changed here."""

@@ -33,8 +33,8 @@ else:
     from unfold.admin import TabularInline as _TabularInline
 
 __all__ = (
-    "OrganizationScopedAdmin", "OwnedForm", "RowForm", "RowFormSet", "UnfoldAdmin", "UnfoldInline", "VisibleFilter",
-    "access_of", "choices_for", "log_changes", "owner_of",
+    "OrganizationScopedAdmin", "OwnedForm", "ReadOnlyAdmin", "RowForm", "RowFormSet", "UnfoldAdmin", "UnfoldInline",
+    "VisibleFilter", "access_of", "choices_for", "log_changes", "owner_of",
 )  # fmt: skip
 
 
@@ -210,6 +210,22 @@ class OrganizationScopedAdmin(UnfoldAdmin):
     def consequences(self, rows: list[Any]) -> dict[str, int]:
         """Name → number of the rows that are deleted."""
         return {str(self.opts.verbose_name_plural): len(rows)}
+
+
+class ReadOnlyAdmin(OrganizationScopedAdmin):
+    """Pages of rows that nobody makes, changes or deletes here: the service does."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Never."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Never."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Never."""
+        return False
 
 
 class VisibleFilter(RelatedFieldListFilter):
