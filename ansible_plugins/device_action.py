@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shlex
+from collections.abc import Mapping
 from typing import Any
 
 from ansible.plugins.action import ActionBase
@@ -49,8 +50,11 @@ class DeviceAction(ActionBase):  # type: ignore[misc]  # Ansible has no types
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
-        self._task_vars = task_vars or {}
-        arguments = {name: str(value) for name, value in self._task.args.items()}
+        return self.perform({name: str(value) for name, value in self._task.args.items()}, task_vars or {})
+
+    def perform(self, arguments: dict[str, str], variables: Mapping[str, Any]) -> dict[str, Any]:
+        """Do it, or in check mode rehearse it.  The variables are the device's."""
+        self._task_vars = variables
         return self.rehearse(arguments) if self._task.check_mode else self.act(arguments)
 
     def act(self, arguments: dict[str, str]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What the service and the run tell each other about single hosts: empty files in the run's directory.
 
+`waiting/<host>` becomes `begun/<host>` before anything is started for the host (callback/silent.py).
 `stopped/<host>` is the service's word that the host is to be contacted no more; `logged_in/<host>` is ours that it was
 logged in to.  `secrets.json` lists the texts that must be on no command line.  Without ORCHESTRATOR_RUN, in a playbook
 that is run by hand, nothing is ever stopped, and nothing is secret.
@@ -13,7 +14,7 @@ import json
 import os
 import shlex
 
-WAITING, STOPPED, LOGGED_IN = "waiting", "stopped", "logged_in"
+WAITING, BEGUN, STOPPED, LOGGED_IN = "waiting", "begun", "stopped", "logged_in"
 SECRETS = "secrets.json"  # written by orchestrator/runner.py for users' own playbooks
 MATCHED = "matched"  # a file: the hosts that plays are for, see callback/silent.py
 

@@ -4,14 +4,15 @@
         machine    the boot id of the kernel
         hosts      the hosts of the run, a line each
         waiting/   an empty file for each host that nothing was started for; its name is the host's
+        begun/     the files of hosts that something was started for; their ctime tells when
         withdrawn/ the files of hosts that were taken out before anything was started for them
         stopped/   an empty file for each host that is to be contacted no more: see `withdraw`
         logged_in/ an empty file for each host that was logged in to (ansible_plugins/run_state.py)
         taken/     what `waiting` is renamed to by whoever takes the run from a dead owner
         …          what Ansible reads and writes
 
-Ansible starts a task for a host only after it has removed that host's file from `waiting`
-(ansible_plugins/callback/silent.py).  The rename is the fence: after it no file can be removed, so nothing can be
+Ansible starts a task for a host only after it has moved that host's file from `waiting` to `begun`
+(ansible_plugins/callback/silent.py).  The rename is the fence: after it no file can be moved, so nothing can be
 started, not even by a process of the run that nobody has found.  A single host has a fence of the same kind: whoever
 moves its file out of `waiting` first, Ansible or we, has decided whether anything is started for it.
 """
@@ -26,6 +27,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Collection, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -44,7 +46,8 @@ DRAFT_AGE: Final = 60.0  # seconds after which a draft's maker must be dead
 WAITING: Final = "waiting"
 TAKEN: Final = "taken"
 WITHDRAWN: Final = "withdrawn"
-STOPPED: Final = "stopped"  # its name and the next one are those of ansible_plugins/run_state.py
+BEGUN: Final = "begun"  # its name and the next two are those of ansible_plugins/run_state.py
+STOPPED: Final = "stopped"
 LOGGED_IN: Final = "logged_in"
 SECRETS: Final = "secrets.json"  # what must be on no command line (ansible_plugins/run_state.py)
 MATCHED: Final = "matched"  # what plays are for, one host a line (ansible_plugins/callback/silent.py)
@@ -71,7 +74,7 @@ def run_directory(ident: str, host_names: Collection[str]) -> Iterator[Path]:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         (directory / "machine").write_text(_boot_id())
         (directory / "hosts").write_text("".join(f"{name}\n" for name in host_names))
-        for folder in (WAITING, WITHDRAWN, STOPPED, LOGGED_IN):
+        for folder in (WAITING, BEGUN, WITHDRAWN, STOPPED, LOGGED_IN):
             (directory / folder).mkdir()
         for name in host_names:
             (directory / WAITING / name).touch()
@@ -100,6 +103,24 @@ def waiting_hosts(directory: Path) -> frozenset[str]:
     try:
         return frozenset(os.listdir(directory / WAITING))
     except FileNotFoundError:
+        return frozenset()
+
+
+def begun_hosts(directory: Path, known: Collection[str]) -> dict[str, datetime]:
+    """The hosts of our own run for which something was started, and when, but for the known ones."""
+    try:
+        with os.scandir(directory / BEGUN) as entries:
+            found = {entry.name: entry.stat().st_ctime for entry in entries if entry.name not in known}
+    except FileNotFoundError:
+        return {}
+    return {name: datetime.fromtimestamp(at, UTC) for name, at in found.items()}
+
+
+def matched_hosts(directory: Path) -> frozenset[str]:
+    """The hosts that a play of our own run is for; none where that is not known."""
+    try:
+        return frozenset((directory / MATCHED).read_text(encoding="utf-8").split())
+    except OSError:
         return frozenset()
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -32,7 +33,16 @@ from orchestrator.playbook_vaults import Vault, advised
 from orchestrator.plays import NAME_LENGTH, PlayReader, TaskEvent
 from orchestrator.processes import MARKER, kill_processes
 from orchestrator.redaction import Redactor
-from orchestrator.run_directory import MATCHED, SECRETS, run_directory, started_hosts, sweep, waiting_hosts, withdraw
+from orchestrator.run_directory import (
+    SECRETS,
+    begun_hosts,
+    matched_hosts,
+    run_directory,
+    started_hosts,
+    sweep,
+    waiting_hosts,
+    withdraw,
+)  # fmt: skip
 from orchestrator.sandbox import INVENTORY_PLUGINS, PLUGINS, PROJECT, sandbox
 from orchestrator.states import CommandStatus
 
@@ -129,13 +139,7 @@ class RunnerError(Exception):
 class _Watch:
     """Between ansible-runner and the caller: keeps events as they come, hands them on between two reads."""
 
-    def __init__(
-        self,
-        request: RunRequest,
-        directory: Path,
-        on_event: Hear,
-        orders: Orders,
-    ) -> None:
+    def __init__(self, request: RunRequest, directory: Path, on_event: Hear, orders: Orders) -> None:
         self.request, self.directory, self.on_event, self.orders = request, directory, on_event, orders
         self.started: set[str] = set()  # hosts of which that was heard
         self.stopped: set[str] = set()  # hosts that were cancelled or withdrawn
@@ -158,6 +162,7 @@ class _Watch:
     def tick(self) -> bool:
         """Runner's cancel callback, each POLL_EVENTS.  True: end the run.  Never raises: runner would hide it."""
         try:
+            self.note_starts()
             self.hand_over()
             now = time.monotonic()
             if not self.ended and now >= self.next_stop_check:
@@ -190,8 +195,7 @@ class _Watch:
         while self.events:
             event = self.events.popleft()
             if self.play and event.get("event") == "playbook_on_stats":
-                matched = _lines(self.directory / MATCHED)
-                for host_event in self.play.end(event, matched=matched):
+                for host_event in self.play.end(event, matched=matched_hosts(self.directory)):
                     self.tell(host_event)
             if found := list(self.play.read(event)) if self.play else _one(parse(event)):
                 for told in found:
@@ -201,6 +205,12 @@ class _Watch:
             elif event.get("stdout"):
                 self.words.append(str(event["stdout"]).strip())
 
+    def note_starts(self) -> None:
+        """Of our own playbooks, which have no events of starts."""
+        if not self.play:
+            for host, at in sorted(begun_hosts(self.directory, self.started).items(), key=itemgetter(1)):
+                self.tell(HostEvent(host_name=host, kind="started", at=at))
+
     def tell(self, event: HostEvent | TaskEvent) -> None:
         if event.host_name in self.withdrawn:
             return
@@ -209,11 +219,14 @@ class _Watch:
             return
         if event.kind == "started":
             self.started.add(event.host_name)
+        elif event.host_name not in self.started:
+            self.note_starts()
         self.on_event(_redacted(event, self.redactor))
 
     def outcome(self) -> RunOutcome:
         if self.error:
             raise self.error
+        self.note_starts()
         self.hand_over()
         if self.recap and not self.ended:
             return RunOutcome("completed")
@@ -240,13 +253,6 @@ def _one(event: HostEvent | None) -> list[HostEvent]:
     return [event] if event else []
 
 
-def _lines(path: Path) -> frozenset[str]:
-    try:
-        return frozenset(path.read_text(encoding="utf-8").split())
-    except OSError:
-        return frozenset()
-
-
 def _redacted_task(event: TaskEvent, redactor: Redactor) -> TaskEvent:
     """All texts in one go: most have none of the many secrets, and each look costs."""
     texts = {name: getattr(event, name) for name in ("play", "task", "message", "stdout", "stderr", "diff")}
@@ -262,11 +268,10 @@ def _redacted(event: HostEvent, redactor: Redactor) -> HostEvent:
     if event.kind == "started":
         return event
     return replace(
-        event,
-        reason=advised(redactor.clean(event.reason, cut=len(event.reason) >= DETAIL_LENGTH)),
+        event, reason=advised(redactor.clean(event.reason, cut=len(event.reason) >= DETAIL_LENGTH)),
         stdout=redactor.clean(event.stdout, cut=event.truncated),
         stderr=redactor.clean(event.stderr, cut=event.truncated),
-    )
+    )  # fmt: skip
 
 
 # ---------------------------------------------------------------- what ansible-playbook is given
@@ -338,7 +343,7 @@ def _environment(request: RunRequest, directory: Path, artifacts: Path) -> dict[
         # ansible-runner's side of the event stream
         "AWX_ISOLATED_DATA_DIR": str(artifacts),
         "ANSIBLE_CALLBACK_PLUGINS": f"{get_callback_dir()}:{PLUGINS / 'callback'}",
-        "ANSIBLE_STDOUT_CALLBACK": "awx_display",
+        "ANSIBLE_STDOUT_CALLBACK": "awx_display" if request.project else "results_only",
         "ORIGINAL_STDOUT_CALLBACK": "silent",
         "MAX_EVENT_RES": str(1 << 30),  # characters; over its default of 700,000 runner drops the whole result
         # Ansible
@@ -365,6 +370,7 @@ def _environment(request: RunRequest, directory: Path, artifacts: Path) -> dict[
         "ORCHESTRATOR_KNOWN_HOSTS": str(directory / "known_hosts"),
         "ORCHESTRATOR_EXECUTION_TIMEOUT": str(request.execution_timeout),
         "ORCHESTRATOR_OUTPUT_LIMIT": str(settings.OUTPUT_LIMIT),
+        "ORCHESTRATOR_OWN_PLAY": str(request.project is None),  # ansible_plugins/own_play.py
         # To load it costs as much as some ssh processes.
         "ORCHESTRATOR_SSH_LIBRARY": str(0 < settings.SSH_LIBRARY_FROM <= len(request.targets)),
     } | own

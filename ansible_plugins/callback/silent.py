@@ -2,10 +2,10 @@
 
 The service reads events, so nothing need be printed; this spares the printing of each failed result.
 
-A host's task is started only after the host's file in the run directory's `waiting` was removed, by Ansible's main
-process, which calls this before it starts a worker for the task.  Whoever takes a dead run over renames that
-directory: if we are alive after all, we then find no file, and end instead of contacting a device.  A single host that
-the service has withdrawn has no file either, but one in `stopped`: the connection plugin refuses it.
+A host's task is started only after the host's file in the run directory's `waiting` was moved to `begun`, by Ansible's
+main process, which calls this before it starts a worker for the task.  Whoever takes a dead run over renames `waiting`:
+if we are alive after all, we then find no file, and end instead of contacting a device.  A single host that the service
+has withdrawn has no file either, but one in `stopped`: the connection plugin refuses it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from ansible.plugins.callback import CallbackBase
 
-from ansible_plugins.run_state import MATCHED, STOPPED, WAITING, has, path
+from ansible_plugins.run_state import BEGUN, MATCHED, STOPPED, WAITING, has, path
 
 DOCUMENTATION = """
 name: silent
@@ -66,21 +66,21 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]  # Ansible has no type
             os.kill(os.getpid(), signal.SIGKILL)
 
     def _start(self, waiting: str, host: str, *, alone: bool) -> None:
-        """Remove the host's file, once.  A task that may concern any device of the run starts all of them."""
+        """Move the host's file, once.  A task that may concern any device of the run starts all of them."""
         started = self.__dict__.setdefault("_started", set())
         if host in started and alone:
             return
         known = set(os.listdir(waiting))
         if host in known and alone:
-            self._remove(waiting, host)
+            self._begin(waiting, host)
         elif not (alone and has(STOPPED, host)):
             for name in known:
-                self._remove(waiting, name)
+                self._begin(waiting, name)
         started.add(host)
 
-    def _remove(self, waiting: str, host: str) -> None:
+    def _begin(self, waiting: str, host: str) -> None:
         try:
-            os.unlink(os.path.join(waiting, host))
+            os.rename(os.path.join(waiting, host), path(BEGUN, host))
         except FileNotFoundError:
             if not has(STOPPED, host):  # then the whole run was taken from us
                 raise

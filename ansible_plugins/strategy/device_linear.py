@@ -33,6 +33,7 @@ from ansible.plugins import loader as plugins
 from ansible.plugins.strategy.linear import StrategyModule as Linear
 
 from ansible_plugins import cooperation
+from ansible_plugins.own_play import OwnPlay, is_wanted
 
 DOCUMENTATION = """
 name: device_linear
@@ -152,20 +153,41 @@ class StrategyModule(Linear):  # type: ignore[misc]  # Ansible has no types
         cooperation.install(None)
         super().cleanup()
 
+    def run(self, iterator: Any, play_context: Any) -> int:
+        """The whole play: in a shorter way if it is one of ours."""
+        if not is_wanted():
+            return int(super().run(iterator, play_context))
+        self._set_hosts_cache(iterator._play)
+        try:
+            own = OwnPlay(self, iterator._play, play_context)
+        except AnsibleError:
+            return int(super().run(iterator, play_context))
+        own.run(self._start)
+        while self._turns.running and not self._tqm._terminated:
+            self._turns.go_on(IDLE)
+        if own.unreachable:
+            return int(self._tqm.RUN_UNREACHABLE_HOSTS)
+        return int(self._tqm.RUN_FAILED_HOSTS if own.failed else self._tqm.RUN_OK)
+
+    def _start(self, host: Any, task: Any, work: Callable[[], None]) -> bool:
+        """Begin a task when there is room for it.  False: the run is over."""
+        while self._turns.running >= self._turns.most and not self._tqm._terminated:
+            self._turns.go_on(IDLE)
+        if self._tqm._terminated:
+            return False
+        self._tqm.send_callback("v2_runner_on_start", host, task)
+        self._turns.start(work)
+        self._turns.go_on(0)
+        return True
+
     def _queue_task(self, host: Any, task: Any, task_vars: dict[str, Any], play_context: Any) -> None:
         if not self._may_share(task, task_vars):
             super()._queue_task(host, task, task_vars, play_context)
             return
-        while self._turns.running >= self._turns.most and not self._tqm._terminated:
-            self._turns.go_on(IDLE)
-        if self._tqm._terminated:
-            return
         queued = {"host": host, "task": task, "task_vars": task_vars, "play_context": play_context}
         self._queued_task_cache[host.name, task._uuid] = queued
-        self._tqm.send_callback("v2_runner_on_start", host, task)
         self._pending_results += 1
-        self._turns.start(partial(self._carry_out, **queued))
-        self._turns.go_on(0)
+        self._start(host, task, partial(self._carry_out, **queued))
 
     def _wait_on_pending_results(self, iterator: Any) -> list[Any]:
         results: list[Any] = []
