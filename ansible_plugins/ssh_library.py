@@ -113,6 +113,11 @@ class _Client(asyncssh.SSHClient):
         self._connection = conn
 
     @property
+    def agreed(self) -> bool:
+        """Whether both sides found algorithms in common."""
+        return bool(self._connection and self._connection.get_extra_info("recv_cipher"))
+
+    @property
     def server(self) -> str:
         """The device's SSH software."""
         told = self._connection.get_extra_info("server_version", "") if self._connection else ""
@@ -172,7 +177,7 @@ async def converse(
             heard = Heard(server=client.server)
             return Conversation(WITHOUT_END, heard, limit.gave_up, limit.seconds or time.monotonic() - begin)
         except Exception as error:  # noqa: BLE001  # whatever it is, nothing was begun, and ssh can say more
-            heard = _refusal(login, error, client.server)
+            heard = _refusal(login, error, client)
             return Conversation(WITHOUT_END, heard, "", time.monotonic() - begin)
         done = await _command(connection, command, in_data, outputs, limits)
         return replace(done, heard=replace(done.heard, server=client.server))
@@ -287,8 +292,11 @@ def _key(text: str, passphrase: str) -> Any:
     return asyncssh.import_private_key(text, passphrase or None)
 
 
-def _refusal(login: Login, error: Exception, server: str) -> Heard:
-    """In ssh's words.  Raises Unsure for what has none here."""
+def _refusal(login: Login, error: Exception, client: _Client) -> Heard:
+    """In ssh's words.  Raises Unsure for what has none here.
+
+    A device that hangs up before both sides agreed may have found nothing in common, and ssh knows more algorithms.
+    """
     words = detail = ""
     if isinstance(error, socket.gaierror):
         words = f"ssh: Could not resolve hostname {login.address}: {error.strerror}"
@@ -299,13 +307,13 @@ def _refusal(login: Login, error: Exception, server: str) -> Heard:
     elif isinstance(error, asyncssh.PermissionDenied):
         words = f"{login.user}@{login.address}: Permission denied (by the device)."
         detail = f"{login.user}@{login.address}: Permission denied."
-    elif isinstance(error, asyncssh.ConnectionLost):
+    elif isinstance(error, asyncssh.ConnectionLost) and client.agreed:
         words = f"Connection closed by {login.address} port {login.port}"
     elif "Too many authentication failures" in str(error):  # to ask once more would be one more of them
         words = str(error)
     else:
         raise Unsure(str(error)) from error
-    return Heard(words=words, detail=(detail or words)[:300], server=server)
+    return Heard(words=words, detail=(detail or words)[:300], server=client.server)
 
 
 class _Thread:

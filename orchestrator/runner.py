@@ -299,7 +299,7 @@ def _configure(request: RunRequest, directory: Path) -> ansible_runner.RunnerCon
         private_data_dir=str(directory),
         playbook=str(request.playbook.resolve()),
         inventory=str(directory / "slice.orchestrator.json"),
-        forks=request.forks,
+        forks=max(request.forks, settings.CONNECTIONS) if _inside(request) and not request.project else request.forks,
         ident=request.ident,
         quiet=True,
     )
@@ -371,9 +371,13 @@ def _environment(request: RunRequest, directory: Path, artifacts: Path) -> dict[
         "ORCHESTRATOR_EXECUTION_TIMEOUT": str(request.execution_timeout),
         "ORCHESTRATOR_OUTPUT_LIMIT": str(settings.OUTPUT_LIMIT),
         "ORCHESTRATOR_OWN_PLAY": str(request.project is None),  # ansible_plugins/own_play.py
-        # To load it costs as much as some ssh processes.
-        "ORCHESTRATOR_SSH_LIBRARY": str(0 < settings.SSH_LIBRARY_FROM <= len(request.targets)),
+        "ORCHESTRATOR_SSH_LIBRARY": str(_inside(request)),
     } | own
+
+
+def _inside(request: RunRequest) -> bool:
+    """Whether connections are made inside of Ansible's process: to load what they need costs as much as some of ssh."""
+    return strategy() == "device_linear" and 0 < settings.SSH_LIBRARY_FROM <= len(request.targets)
 
 
 def _untrusted(value: Any) -> Any:

@@ -125,7 +125,8 @@ CSRF_TRUSTED_ORIGINS = env.list("DJANGO_CSRF_TRUSTED_ORIGINS", default=[])
 # ---------------------------------------------------------------- the run
 FORKS = env.int("ORCHESTRATOR_FORKS", default=20)  # devices at once in one slice
 FAST_PATH = env.bool("ORCHESTRATOR_FAST_PATH", default=True)  # no fork for each device and task
-SSH_LIBRARY_FROM = env.int("ORCHESTRATOR_SSH_LIBRARY_FROM", default=0)  # devices in a slice; 0: never
+SSH_LIBRARY_FROM = env.int("ORCHESTRATOR_SSH_LIBRARY_FROM", default=20)  # devices in a slice; 0: never
+CONNECTIONS = env.int("ORCHESTRATOR_CONNECTIONS", default=50)  # devices at once in such a slice, if more than FORKS
 SLICE_SIZE = env.int("ORCHESTRATOR_SLICE_SIZE", default=0)  # devices in one RQ job; 0: by pacing.slice_size
 CONNECT_TIMEOUT = env.float("ORCHESTRATOR_CONNECT_TIMEOUT", default=10.0)  # seconds, until logged in
 EXECUTION_TIMEOUT = env.float("ORCHESTRATOR_EXECUTION_TIMEOUT", default=300.0)  # seconds, per device

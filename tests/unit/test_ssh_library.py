@@ -202,9 +202,9 @@ def test_what_does_not_answer_is_told_in_ssh_s_words(serve: Callable[..., Login]
 
 
 def test_ssh_is_asked_where_it_may_know_better(serve: Callable[..., Login]) -> None:
-    # No algorithm in common is not among these: which side hangs up first is a race, and either end is a true one.
-    device = serve()
+    device, old = serve(), serve(kex_algs=["diffie-hellman-group1-sha1"])
     for login, command in (
+        (old, "say"),  # no algorithm in common; either side may hang up first
         (replace(device, private_key="no key"), "say"),
         (replace(device, host_keys=("ssh-new AAAA",)), "say"),
         (device, "say \udcff"),  # bytes that are no text
@@ -212,6 +212,16 @@ def test_ssh_is_asked_where_it_may_know_better(serve: Callable[..., Login]) -> N
         with pytest.raises(Unsure):
             talk(login, command)
     assert Device.tries == []
+
+
+def test_ssh_is_asked_of_what_hangs_up_before_a_word(serve: Callable[..., Login]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        login = replace(serve(), port=listening.getsockname()[1])
+        hang_up = threading.Thread(target=lambda: listening.accept()[0].close())
+        hang_up.start()
+        with pytest.raises(Unsure):
+            talk(login)
+        hang_up.join()
 
 
 @pytest.mark.parametrize("line", ["@revoked d ssh-ed25519 AAAA", "d* ssh-ed25519 AAAA", "|1|a=|b= ssh-rsa AAAA", "#"])
