@@ -208,9 +208,9 @@ def test_no_targets_are_no_run(engine: Engine) -> None:
 
 
 def test_the_deadline_ends_a_run(engine: Engine, isolation: bool) -> None:
-    result = engine.custom("sleep 60", "openwrt1", limits={"execution": 60.0, "deadline": 4.0})
+    result = engine.custom("sleep 60", "openwrt1", limits={"execution": 60.0, "deadline": 8.0})
     assert result.outcome.ended == "deadline"
-    assert result.seconds < 8
+    assert result.seconds < 12
     assert (result.started, result.finished) == (["openwrt1"], {})
     assert ssh_clients(engine.device("openwrt1")) == []
 
