@@ -70,9 +70,7 @@ class RunRequest:
     connect_timeout: float  # seconds, until a device is logged in to
     execution_timeout: float  # seconds, of one command on one device, from the login on
     deadline: float  # seconds, of the whole slice
-    secrets: frozenset[str] = field(
-        default=frozenset(), repr=False
-    )  # what no output may show, beside those of the targets
+    secrets: frozenset[str] = field(default=frozenset(), repr=False)  # of no target, and that no output may show
     check: bool = False  # Ansible's check mode: our playbooks log in, do nothing, and say what they would do
     project: Path | None = None  # of a user's own playbook: the directory with its roles and the like
     diff: bool = False  # this and the rest: of a user's own playbook, as on Ansible's command line
@@ -197,7 +195,7 @@ class _Watch:
             if self.play and event.get("event") == "playbook_on_stats":
                 for host_event in self.play.end(event, matched=matched_hosts(self.directory)):
                     self.tell(host_event)
-            if found := list(self.play.read(event)) if self.play else _one(parse(event)):
+            if found := list(self.play.read(event)) if self.play else [x for x in [parse(event)] if x]:
                 for told in found:
                     self.tell(told)
             elif event.get("event") == "playbook_on_stats":
@@ -247,10 +245,6 @@ def _cancelled(host_name: str) -> HostEvent:
         host_name=host_name, kind="finished", at=datetime.now(UTC), status=CommandStatus.CANCELLED, code="cancelled",
         reason=REASONS["cancelled"],
     )  # fmt: skip
-
-
-def _one(event: HostEvent | None) -> list[HostEvent]:
-    return [event] if event else []
 
 
 def _redacted_task(event: TaskEvent, redactor: Redactor) -> TaskEvent:
