@@ -46,6 +46,7 @@ SIGNATURES = (
     "ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "rsa-sha2-512", "rsa-sha2-256",
 )  # fmt: skip
 PROOFS = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}  # for the kinds of keys with which they are not named alike
+HUNG_UP = (ConnectionResetError, BrokenPipeError)
 WITHOUT_END = 255  # the status of ssh itself, when the command has none
 PLAIN_NAME = re.compile(r"[0-9A-Za-z._-]+")
 
@@ -300,14 +301,14 @@ def _refusal(login: Login, error: Exception, client: _Client) -> Heard:
     words = detail = ""
     if isinstance(error, socket.gaierror):
         words = f"ssh: Could not resolve hostname {login.address}: {error.strerror}"
-    elif isinstance(error, OSError) and error.errno:
+    elif isinstance(error, OSError) and error.errno and not isinstance(error, HUNG_UP):
         words = f"ssh: connect to host {login.address} port {login.port}: {os.strerror(error.errno)}"
     elif isinstance(error, asyncssh.HostKeyNotVerifiable):
         words = "Host key verification failed."
     elif isinstance(error, asyncssh.PermissionDenied):
         words = f"{login.user}@{login.address}: Permission denied (by the device)."
         detail = f"{login.user}@{login.address}: Permission denied."
-    elif isinstance(error, asyncssh.ConnectionLost) and client.agreed:
+    elif isinstance(error, (asyncssh.ConnectionLost, *HUNG_UP)) and client.agreed:
         words = f"Connection closed by {login.address} port {login.port}"
     elif "Too many authentication failures" in str(error):  # to ask once more would be one more of them
         words = str(error)

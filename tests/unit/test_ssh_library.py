@@ -216,12 +216,15 @@ def test_ssh_is_asked_where_it_may_know_better(serve: Callable[..., Login]) -> N
 
 def test_ssh_is_asked_of_what_hangs_up_before_a_word(serve: Callable[..., Login]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        login = replace(serve(), port=listening.getsockname()[1])
-        hang_up = threading.Thread(target=lambda: listening.accept()[0].close())
-        hang_up.start()
+
+        def hang_up() -> None:
+            listening.accept()[0].close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
         with pytest.raises(Unsure):
-            talk(login)
-        hang_up.join()
+            talk(replace(serve(), port=listening.getsockname()[1]))
+        thread.join()
 
 
 @pytest.mark.parametrize("line", ["@revoked d ssh-ed25519 AAAA", "d* ssh-ed25519 AAAA", "|1|a=|b= ssh-rsa AAAA", "#"])
