@@ -15,11 +15,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import django_rq
+from django.db import DatabaseError, connections
 from redis.exceptions import RedisError
 from rq import Queue, Worker
+from rq.executions import Execution
 from rq.job import Job, JobStatus
 from rq.suspension import is_suspended, resume, suspend
 
+from orchestrator.models import Slice
 from orchestrator.run_directory import sweep
 
 log = logging.getLogger(__name__)
@@ -93,6 +96,7 @@ class SliceWorker(Worker):
     """
 
     asked_to_stop = False  # of this process, whether it is the worker or its horse
+    _left_behind = ""  # the job whose slice had gone on without its horse at the last look
 
     def work(self, *words: Any, **options: Any) -> bool:
         """Wipe what dead runs of this machine have left, then work: no recovery may run here that does it."""
@@ -117,6 +121,18 @@ class SliceWorker(Worker):
         if self._stop_requested:
             self._tell_horse()
 
+    def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
+        """Also end a horse whose slice went on without it: one that stands still would keep its worker for a day.
+
+        At the second look only: one that has just ended its slice is about to end, too.
+        """
+        super().maintain_heartbeats(job, execution)
+        gone = _went_on(job)
+        if gone and self._left_behind == job.id:
+            log.warning("The horse of job %s stands still, and its slice went on without it: it is ended", job.id)
+            self.kill_horse()
+        self._left_behind = job.id if gone else ""
+
     def handle_warm_shutdown_request(self) -> None:
         """The first SIGTERM or SIGINT; a second one kills."""
         super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
@@ -126,6 +142,17 @@ class SliceWorker(Worker):
         if self.horse_pid:
             with suppress(ProcessLookupError):
                 os.kill(self.horse_pid, _ASK)
+
+
+def _went_on(job: Job) -> bool:
+    """Whether the job's slice was ended, or given to another; False when the database doesn't say."""
+    slice_id, attempt = job.args
+    try:
+        return not Slice.objects.filter(pk=slice_id, status="running", attempt=attempt).exists()
+    except DatabaseError:
+        return False
+    finally:
+        connections.close_all()  # the next horse would inherit it
 
 
 def _note(*_: Any) -> None:

@@ -1,24 +1,33 @@
 """Who stood still past a lease: nothing that is another's by then is touched, and who lives keeps its slice."""
 
+import os
+import signal
+import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from django.db import OperationalError
+from django.conf import settings
+from django.db import OperationalError, connections
 from django.utils import timezone
+from rq import Queue
 
-from orchestrator import jobs, planning, recovery
+from orchestrator import dispatch, jobs, planning, recovery
 from orchestrator.locking import LeaseLostError, lock_devices
 from orchestrator.models import Command, Device, MassCommand, Slice
 from orchestrator.pacing import advance
 from orchestrator.recording import Ending, settle
 from orchestrator.runner import RunOutcome
+from tests.integration.engine import until
+from tests.integration.test_dispatch import queue
 from tests.integration.test_recording import counts, launch, run, take
 from tests.integration.test_recovery import expire
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
 
-__all__ = ("run",)  # a fixture
+__all__ = ("queue", "run")  # fixtures
 
 
 def take_over(slice_: Slice) -> uuid.UUID:
@@ -122,3 +131,37 @@ def test_a_database_that_is_locked_while_a_slice_is_planned_fails_no_device(
     assert slice_.enqueued <= timezone.now()
     advance(run.pk)
     assert outbox[-1] == (slice_.pk, 2)
+
+
+@pytest.mark.parametrize("goes_on", [True, False], ids=["its slice went on", "its slice is its own"])
+def test_a_horse_that_stands_still_keeps_its_worker_only_while_its_slice_is_its_own(
+    run: MassCommand, queue: Queue, monkeypatch: pytest.MonkeyPatch, goes_on: bool
+) -> None:
+    slice_ = run.slices.get()
+    began = Path(settings.REDIS_URL.removeprefix("unix://")).with_name("began")
+
+    def stand_still(slice_id: str, attempt: int) -> None:
+        Slice.objects.take(uuid.UUID(slice_id), attempt=attempt, worker="frozen", seconds=30)
+        began.write_text(str(os.getpid()))
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    def watch() -> None:
+        until(lambda: began.exists() and began.read_text(), 60)
+        horse = int(began.read_text())
+        if goes_on:
+            Slice.objects.filter(pk=slice_.pk).update(status="finished", lease=None, lease_expires=None)
+        else:
+            time.sleep(5)  # several looks
+            assert Path(f"/proc/{horse}/stat").read_text().split()[2] == "T"
+            os.kill(horse, signal.SIGKILL)
+        connections.close_all()
+
+    monkeypatch.setattr(jobs, "run_slice", stand_still)
+    queue.enqueue(dispatch.JOB, str(slice_.pk), 1)
+    connections.close_all()  # the horse would inherit it
+    with ThreadPoolExecutor(1) as threads:
+        watching = threads.submit(watch)
+        worker = dispatch.SliceWorker([queue], connection=queue.connection, job_monitoring_interval=1)
+        worker.work(burst=True)  # ends when its horse has ended
+        watching.result()
+    began.unlink()
