@@ -228,8 +228,8 @@ def work() -> None:
             "ANSIBLE_CONNECTION_PLUGINS": str(SIMULATED), "SIMULATED_SECONDS": str(SECONDS),
         }  # fmt: skip
 
-    def showing(directory: Path, playbooks: Path) -> list[str]:
-        words = sandbox(directory, playbooks)
+    def showing(directory: Path, playbooks: Path, **more: Any) -> list[str]:
+        words = sandbox(directory, playbooks, **more)
         at = words.index("--remount-ro") if words else 0
         return [*words[:at], "--ro-bind", str(SIMULATED), str(SIMULATED), *words[at:]] if words else []
 

@@ -9,6 +9,7 @@ import ssl
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -57,6 +58,7 @@ class Lookup:
         self._stores: dict[str, SecretStore] = {}
         self._down: dict[str, SecretLookupError] = {}
         self._known: dict[tuple[str, str, str], str | SecretLookupError] = {}
+        self._open: dict[uuid.UUID, CredentialSecrets] = {}
 
     def secrets(self, credential: Credential) -> CredentialSecrets:
         """The secrets of a credential in the open, from wherever they are.
@@ -65,6 +67,11 @@ class Lookup:
             SecretUnreadableError: no key of the ring opens them.
             SecretLookupError: an external store does not give them.
         """
+        if credential.pk not in self._open:  # many devices have the same
+            self._open[credential.pk] = self._secrets(credential)
+        return self._open[credential.pk]
+
+    def _secrets(self, credential: Credential) -> CredentialSecrets:
         if credential.source == Source.STORED:
             return credential.secrets()
         folder = credential.organization.secret_folder

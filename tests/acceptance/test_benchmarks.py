@@ -29,3 +29,13 @@ def test_a_part_of_the_benchmark_measures_and_leaves_nothing_behind() -> None:
     assert devices.strip() == "3"  # all of them succeeded
     assert float(rate) > 0
     assert "orchestrator-bench-" not in Path("/proc/self/mounts").read_text()
+
+
+@pytest.mark.timeout(300)
+def test_simulated_devices_go_the_whole_way() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.growth", "--devices", "30", "--workers", "1"],
+        cwd=BASE_DIR, capture_output=True, text=True, check=False, timeout=280,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "| 1 | 30 |" in done.stdout  # with no word of devices that failed

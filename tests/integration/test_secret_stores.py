@@ -135,6 +135,21 @@ def test_a_vault_that_is_down_is_asked_once_for_a_slice(vault: Vault, north: Org
     assert len(vault.asked) == 1
 
 
+def test_a_credential_of_many_devices_is_opened_once(north: Organization, monkeypatch: pytest.MonkeyPatch) -> None:
+    credential = factories.credential(organization=north)
+    opened, stored = [], type(credential).secrets
+
+    def open_it(row: Any) -> CredentialSecrets:
+        opened.append(row)
+        return stored(row)
+
+    monkeypatch.setattr(type(credential), "secrets", open_it)
+    lookup = Lookup(seconds=5)
+    again = type(credential).objects.get(pk=credential.pk)
+    assert lookup.secrets(credential) == lookup.secrets(again) == stored(credential)
+    assert opened == [credential]
+
+
 def test_all_lookups_together_do_not_outlast_the_lease(vault: Vault, north: Organization) -> None:
     vault.delay = 0.3
     lookup, found = Lookup(seconds=0.5), []
