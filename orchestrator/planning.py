@@ -26,7 +26,7 @@ from orchestrator.models import Command, CommandType, Device, DeviceCredential, 
 from orchestrator.playbook_vaults import vaults
 from orchestrator.recording import CANCELLED_WAITING, skip
 from orchestrator.rotation import PasswordChange
-from orchestrator.runner import RunRequest
+from orchestrator.runner import RunRequest, devices_at_once
 from orchestrator.secret_stores import Lookup
 from orchestrator.states import CommandStatus
 from orchestrator.targeting import REASONS
@@ -96,7 +96,8 @@ class Plan:
         spec = playbooks.specification(self.run.type)
         if self.run.type == CommandType.REBOOT:
             execution = max(execution, settings.REBOOT_TIMEOUT + 2 * connect)
-        turns = math.ceil(len(targets) / settings.FORKS)
+        forks = devices_at_once(len(targets))
+        turns = math.ceil(len(targets) / forks)
         limit = _START_UP + turns * (2 * connect + execution)
         if self.deadline:
             limit = min(limit, (self.deadline - timezone.now()).total_seconds())
@@ -107,7 +108,7 @@ class Plan:
             variables=self.variables,
             # A device may say any of its passwords, not only the one that is tried now.
             secrets=self.secrets.union(*(login.secrets for logins in self.logins.values() for login in logins)),
-            forks=settings.FORKS,
+            forks=forks,
             connect_timeout=connect,
             execution_timeout=execution,
             check=self.check,

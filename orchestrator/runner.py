@@ -293,7 +293,7 @@ def _configure(request: RunRequest, directory: Path) -> ansible_runner.RunnerCon
         private_data_dir=str(directory),
         playbook=str(request.playbook.resolve()),
         inventory=str(directory / "slice.orchestrator.json"),
-        forks=max(request.forks, settings.CONNECTIONS) if _inside(request) and not request.project else request.forks,
+        forks=request.forks,
         ident=request.ident,
         quiet=True,
     )
@@ -365,13 +365,18 @@ def _environment(request: RunRequest, directory: Path, artifacts: Path) -> dict[
         "ORCHESTRATOR_EXECUTION_TIMEOUT": str(request.execution_timeout),
         "ORCHESTRATOR_OUTPUT_LIMIT": str(settings.OUTPUT_LIMIT),
         "ORCHESTRATOR_OWN_PLAY": str(request.project is None),  # ansible_plugins/own_play.py
-        "ORCHESTRATOR_SSH_LIBRARY": str(_inside(request)),
+        "ORCHESTRATOR_SSH_LIBRARY": str(_inside(len(request.targets))),
     } | own
 
 
-def _inside(request: RunRequest) -> bool:
+def devices_at_once(devices: int) -> int:
+    """How many of a slice's devices one of our own playbooks is to contact at once."""
+    return max(int(settings.FORKS), int(settings.CONNECTIONS) if _inside(devices) else 0)
+
+
+def _inside(devices: int) -> bool:
     """Whether connections are made inside of Ansible's process: to load what they need costs as much as some of ssh."""
-    return strategy() == "device_linear" and 0 < settings.SSH_LIBRARY_FROM <= len(request.targets)
+    return strategy() == "device_linear" and 0 < settings.SSH_LIBRARY_FROM <= devices
 
 
 def _untrusted(value: Any) -> Any:
