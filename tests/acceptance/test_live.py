@@ -42,7 +42,8 @@ def _web_server(service: Service) -> int:
 def test_a_run_is_watched_through_a_restart_of_the_web_server(world: World) -> None:
     service = world.service
     command = {"command": "sleep 4; echo done"}
-    run = service.launch(devices=[row["id"] for row in world.devices.values()], type="custom", input=command)
+    devices = [row["id"] for row in world.devices.values()]
+    run = service.launch(devices=devices, type="custom", input=command, connect_timeout=30)
     rows: dict[str, Any] = {}
     last_id, ended, stopped = "", False, 0.0
     while not ended:
