@@ -59,7 +59,7 @@ class Growth:
     workers: int
     launch: float  # seconds until the launch was answered: all rows are there
     seconds: float  # from then to the last result
-    cpu_ms: float  # of all processes, a device
+    cpu_ms: float  # of the service, a device; what runs in a sandbox is not reaped by anybody who is asked
     worker_mib: float  # the most that one worker and its horse came to, ansible-playbook apart
     playbook_mib: float  # the most that one ansible-playbook came to
     succeeded: int = 0
@@ -194,7 +194,7 @@ def _line(pid: int) -> str:
 
 def _table(told: Any) -> str:
     lines = [
-        "| workers | devices | s to launch | devices/s | ms of CPU a device | MiB: worker | ansible-playbook |",
+        "| workers | devices | s to launch | devices/s | ms of CPU a device but Ansible's | MiB: worker | playbook |",
         "|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for each in told["results"]:
