@@ -10,7 +10,7 @@ from django.utils.html import format_html
 from unfold.decorators import display
 
 from orchestrator.access import Right
-from orchestrator.admin.scoped import ReadOnlyAdmin, access_of
+from orchestrator.admin.scoped import OrganizationScopedAdmin, ReadOnlyAdmin, access_of
 from orchestrator.models import AuditAction, AuditEntry
 from orchestrator.origin import Door
 
@@ -44,7 +44,7 @@ class DoorFilter(admin.SimpleListFilter):
 
 
 @admin.register(AuditEntry)
-class AuditEntryAdmin(ReadOnlyAdmin):
+class AuditEntryAdmin(ReadOnlyAdmin, OrganizationScopedAdmin):
     """Who did what, for the administrators of each organization."""
 
     list_display = ("at", "who", "did", "object_name", "organization_name", "door", "address")

@@ -14,13 +14,13 @@ from unfold.decorators import display
 from orchestrator.admin.labels import COMMAND_LABELS
 from orchestrator.admin.playbook_inputs import words_of
 from orchestrator.admin.run_tasks import recap_of, tasks_of
-from orchestrator.admin.scoped import ReadOnlyAdmin, VisibleFilter, access_of
+from orchestrator.admin.scoped import OrganizationScopedAdmin, ReadOnlyAdmin, VisibleFilter, access_of
 from orchestrator.admin.terminal import colored
 from orchestrator.models import Command, CommandType, MassCommand
 
 
 @admin.register(Command)
-class CommandAdmin(ReadOnlyAdmin):
+class CommandAdmin(ReadOnlyAdmin, OrganizationScopedAdmin):
     """What became of devices."""
 
     list_display = ("device_name", "state", "type", "reason", "rc", "organization", "started", "finished")

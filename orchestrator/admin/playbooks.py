@@ -14,7 +14,7 @@ from orchestrator import catalogue
 from orchestrator.access import Right
 from orchestrator.admin.labels import local_time
 from orchestrator.admin.playbook_inputs import described
-from orchestrator.admin.scoped import ReadOnlyAdmin, access_of
+from orchestrator.admin.scoped import OrganizationScopedAdmin, ReadOnlyAdmin, access_of
 from orchestrator.models import CommandType, MassCommand, Organization, Playbook
 
 _RUNS: Final = 10  # of a playbook, that its page lists
@@ -22,7 +22,7 @@ _NAMED: Final = 20  # organizations named
 
 
 @admin.register(Playbook)
-class PlaybookAdmin(ReadOnlyAdmin):
+class PlaybookAdmin(ReadOnlyAdmin, OrganizationScopedAdmin):
     """Playbooks belong to no organization: they exist for members of those that allow them."""
 
     list_display = ("name", "state", "about", "takes", "source", "version", "found")

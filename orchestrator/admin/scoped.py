@@ -150,6 +150,22 @@ class OwnedForm(RowForm):
             self.fields["organization"].disabled = True
 
 
+class ReadOnlyAdmin(UnfoldAdmin):
+    """Pages of rows that nobody makes, changes or deletes by Django's forms; named before what says who sees them."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Never."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Never."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Never."""
+        return False
+
+
 class OrganizationScopedAdmin(UnfoldAdmin):
     """Rows exist for members of their organization, and may be changed by its administrators."""
 
@@ -210,22 +226,6 @@ class OrganizationScopedAdmin(UnfoldAdmin):
     def consequences(self, rows: list[Any]) -> dict[str, int]:
         """Name → number of the rows that are deleted."""
         return {str(self.opts.verbose_name_plural): len(rows)}
-
-
-class ReadOnlyAdmin(OrganizationScopedAdmin):
-    """Pages of rows that nobody makes, changes or deletes here: the service does."""
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Never."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Never."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Never."""
-        return False
 
 
 class VisibleFilter(RelatedFieldListFilter):

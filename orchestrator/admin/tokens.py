@@ -14,12 +14,12 @@ from django.utils import timezone
 from django.utils.html import format_html
 
 from orchestrator.actions import revoke_token
-from orchestrator.admin.scoped import UnfoldAdmin, access_of
+from orchestrator.admin.scoped import ReadOnlyAdmin, access_of
 from orchestrator.models import Token, User
 
 
 @admin.register(Token)
-class TokenAdmin(UnfoldAdmin):
+class TokenAdmin(ReadOnlyAdmin):
     """The list of tokens, and a page to revoke one."""
 
     list_display = (
@@ -44,18 +44,6 @@ class TokenAdmin(UnfoldAdmin):
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """The list is for everybody; there is no page of a single token."""
         return True
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """They are made over the API."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Never."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Never by Django's pages; see ``revoke_view``."""
-        return False
 
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         """Refused: there is no page of a single token."""

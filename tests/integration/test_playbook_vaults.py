@@ -12,8 +12,11 @@ from orchestrator.exceptions import VaultUnreadableError
 from orchestrator.models import MassCommand, Playbook, Slice
 from tests import factories
 from tests.integration.api_addresses import RUNS
+from tests.integration.test_catalogue import folder
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("outbox")]
+
+__all__ = ("folder",)  # a fixture
 
 PASSWORD = "s3cret-of-the-vault"
 PLAY = "- hosts: all\n  gather_facts: false\n  vars_files: [secret.yml]\n  tasks:\n    - ansible.builtin.ping:\n"
@@ -29,18 +32,13 @@ def password(tmp_path: Path) -> Path:
     return made
 
 
-@pytest.fixture
-def folder(tmp_path: Path, settings: Any) -> Path:
-    """A directory with a playbook whose variables are encrypted, and one without any."""
-    settings.DATA_DIR = tmp_path / "data"
-    made = tmp_path / "mine"
-    made.mkdir()
-    settings.PLAYBOOK_DIRS = [settings.PLAYBOOK_DIR, made]
+@pytest.fixture(autouse=True)
+def playbooks(folder: Path) -> None:
+    """A playbook whose variables are encrypted, and one without any."""
     sealed: bytes = VaultLib().encrypt("word: hello\n", secret=VaultSecret(PASSWORD.encode()), vault_id="prod")
-    (made / "secret.yml").write_bytes(sealed)
-    (made / "site.yml").write_text(PLAY)
-    (made / "plain.yml").write_text(PLAY.replace("  vars_files: [secret.yml]\n", ""))
-    return made
+    (folder / "secret.yml").write_bytes(sealed)
+    (folder / "site.yml").write_text(PLAY)
+    (folder / "plain.yml").write_text(PLAY.replace("  vars_files: [secret.yml]\n", ""))
 
 
 def test_the_catalogue_reads_with_the_vault_and_says_what_to_do_without(
