@@ -50,11 +50,12 @@ class DeviceAction(ActionBase):  # type: ignore[misc]  # Ansible has no types
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
-        return self.perform({name: str(value) for name, value in self._task.args.items()}, task_vars or {})
+        return self.perform(task_vars or {})
 
-    def perform(self, arguments: dict[str, str], variables: Mapping[str, Any]) -> dict[str, Any]:
-        """Do it, or in check mode rehearse it.  The variables are the device's."""
+    def perform(self, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """Do what the task says, or in check mode rehearse it.  The variables are the device's."""
         self._task_vars = variables
+        arguments = {name: str(value) for name, value in self._task.args.items()}
         return self.rehearse(arguments) if self._task.check_mode else self.act(arguments)
 
     def act(self, arguments: dict[str, str]) -> dict[str, Any]:

@@ -44,7 +44,6 @@ class OwnPlay:
         self._action = plugins.action_loader.get(self.task.action, class_only=True)
         if not issubclass(self._action or object, DeviceAction):
             raise AnsibleError("Not of our own playbooks: the action")
-        self._arguments = {name: str(value) for name, value in self.task.args.items()}
         self._connection = plugins.connection_loader.get(CONNECTION, play_context)
         self._connection.set_options(var_options={})
         self._options = self._options_of_variables()
@@ -75,7 +74,7 @@ class OwnPlay:
                     task=self.task, connection=self._connect(host), play_context=self._play_context,
                     loader=self._loader, templar=None, shared_loader_obj=plugins.get_plugin_loader_namespace(),
                 )  # fmt: skip
-                utr = UnifiedTaskResult.from_action_result_dict(action.perform(self._arguments, host.vars))
+                utr = UnifiedTaskResult.from_action_result_dict(action.perform(host.vars))
             except Exception as error:  # noqa: BLE001  # as TaskExecutor does
                 utr = UnifiedTaskResult.create_from_action_exception(error)
         self._tell(HostTaskResult(host=host, task=self.task, utr=utr))

@@ -195,7 +195,7 @@ class _Watch:
             if self.play and event.get("event") == "playbook_on_stats":
                 for host_event in self.play.end(event, matched=matched_hosts(self.directory)):
                     self.tell(host_event)
-            if found := list(self.play.read(event)) if self.play else [x for x in [parse(event)] if x]:
+            if found := list(self.play.read(event)) if self.play else _one(parse(event)):
                 for told in found:
                     self.tell(told)
             elif event.get("event") == "playbook_on_stats":
@@ -245,6 +245,10 @@ def _cancelled(host_name: str) -> HostEvent:
         host_name=host_name, kind="finished", at=datetime.now(UTC), status=CommandStatus.CANCELLED, code="cancelled",
         reason=REASONS["cancelled"],
     )  # fmt: skip
+
+
+def _one(event: HostEvent | None) -> list[HostEvent]:
+    return [event] if event else []
 
 
 def _redacted_task(event: TaskEvent, redactor: Redactor) -> TaskEvent:
