@@ -1,5 +1,6 @@
 # make demo     the whole story on a lab fleet of real SSH devices, through the REST API; stops all it started
 # make test     all tests, on SQLite, and those marked "database" again on a private PostgreSQL
+# make test-late-browser   the browser tests with each reply 400 ms late: finds one that waits for a page by luck
 # make serve    the service, kept running: web, workers, recovery and a private queue (SERVE_ARGS="--port 8080")
 # make chaos    what dies at any moment, many rounds on many devices (CHAOS_ROUNDS=20 CHAOS_DEVICES=40, CHAOS_CANCELS=50)
 # make bench    this service, Ansible and bare SSH clients on the same devices, into docs/benchmarks.md (as root; an hour)
@@ -14,7 +15,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test screenshots chaos bench bench-quick bench-growth serve lint format lock run-venv dev-venv bench-venv
+.PHONY: help demo test test-late-browser screenshots chaos bench bench-quick bench-growth serve lint format lock run-venv dev-venv bench-venv
 
 export PYTHON
 BIN := .venv/bin
@@ -36,6 +37,11 @@ test: dev-venv
 	@scripts/install-packages test
 	$(BIN)/pytest $(PYTEST_SPREAD) $(PYTEST_ARGS)
 	$(BIN)/python -m tests.postgres $(BIN)/pytest -m database $(PYTEST_SPREAD) $(PYTEST_ARGS)
+
+test-late-browser: export BROWSER_LATENCY ?= 400
+test-late-browser: dev-venv
+	@scripts/install-packages test
+	$(BIN)/pytest tests/browser --ignore tests/browser/test_barriers.py $(PYTEST_ARGS)
 
 chaos: export CHAOS_ROUNDS ?= 20
 chaos: export CHAOS_CANCELS ?= 50

@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.contrib.sessions.backends.db import SessionStore
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+PATIENCE = 30_000  # milliseconds that a page may take where the machine is busy; only what fails waits as long
+LATENCY = int(os.environ.get("BROWSER_LATENCY", "0"))  # milliseconds added to each reply: `make test-late-browser`
+expect.set_options(timeout=PATIENCE)
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _ARGUMENTS = [
@@ -50,6 +54,9 @@ class Visitor:
 
     def __init__(self, context: BrowserContext, server: str) -> None:
         self.page: Page = context.new_page()
+        if LATENCY:
+            network = {"offline": False, "latency": LATENCY, "downloadThroughput": -1, "uploadThroughput": -1}
+            context.new_cdp_session(self.page).send("Network.emulateNetworkConditions", network)
         self.server = server
         self.problems: list[str] = []
         self.page.on("pageerror", lambda error: self.problems.append(f"script: {error}"))
@@ -83,7 +90,7 @@ def visit(chromium: Browser, live_server: Any) -> Iterator[Callable[..., Visitor
         session["_auth_user_hash"] = user.get_session_auth_hash()
         session.create()
         context = chromium.new_context(viewport={"width": 1280, "height": 900}, **options)
-        context.set_default_timeout(10_000)  # milliseconds
+        context.set_default_timeout(PATIENCE)
         cookie = {"name": settings.SESSION_COOKIE_NAME, "value": session.session_key, "url": live_server.url}
         context.add_cookies([cookie])  # type: ignore[list-item]
         contexts.append(context)

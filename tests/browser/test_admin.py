@@ -69,6 +69,7 @@ def test_the_wizard_from_targets_to_the_run(
 
     page.get_by_label("Leave out device-2").check()
     page.get_by_role("button", name="Leave the ticked ones out").click()
+    expect(page.get_by_role("button", name="Run on 1 device")).to_be_visible()  # a click does not wait for its page
     page.reload()
     page.go_back()  # an address of its own: the step before is there again
     page.goto(page.url.replace("/command/", "/review/"))
