@@ -1,11 +1,12 @@
 """The service as a client sees it: the embedded stack, and HTTP.  Nothing of Django is used."""
 
+import functools
 import logging
 import os
+import shutil
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from typing import Any
 import httpx
 
 from lab.fleet import DeviceInfo
-from orchestrator.stack import BASE_DIR, Stack
+from orchestrator.stack import BASE_DIR, Stack, child_environment, manage
+from tests.settings import HOME
 
 ADMIN = {"username": "admin", "password": "an-Admin-Password-1"}
 FINISHED = {"success", "partial", "failed", "cancelled"}
+DATABASE = "db.sqlite3"  # in the data directory
 
 
 class Service:
@@ -104,23 +107,50 @@ class Service:
 
 @contextmanager
 def running(data_dir: Path, *, workers: int = 2, **environment: str) -> Iterator[Service]:
-    """The embedded stack with a superuser."""
-    alone = {"REDIS_URL": "", "DATABASE_URL": f"sqlite:///{data_dir / 'db.sqlite3'}"}  # nothing of the tests' own
-    stack = Stack(data_dir=data_dir, port=0, workers=workers, quiet=True, environment=alone | environment)
+    """The embedded stack with a superuser; on SQLite unless there is a ``DATABASE_URL``."""
+    settings = _own_servers(data_dir) | environment
+    stack = Stack(data_dir=data_dir, port=0, workers=workers, quiet=True, environment=settings)
+    if "DATABASE_URL" not in environment:
+        prepare(data_dir)
     with stack:
-        subprocess.run(
-            [sys.executable, "manage.py", "createsuperuser", "--noinput", "--email", "admin@example.org"],
-            cwd=BASE_DIR,
-            env=stack.environment
-            | {"DJANGO_SUPERUSER_USERNAME": ADMIN["username"], "DJANGO_SUPERUSER_PASSWORD": ADMIN["password"]},
-            check=True,
-            capture_output=True,
-        )
+        if "DATABASE_URL" in environment:
+            _add_superuser(stack.environment)
         service = Service(stack)
         try:
             yield service
         finally:
             service.http.close()
+
+
+def _own_servers(data_dir: Path) -> dict[str, str]:
+    """Nothing of the tests' own."""
+    return {"REDIS_URL": "", "DATABASE_URL": f"sqlite:///{data_dir / DATABASE}"}
+
+
+def prepare(data_dir: Path) -> None:
+    """Give a data directory the database of a first start, with the superuser, so that its start has less to do."""
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    shutil.copy(_fresh_database(), data_dir / DATABASE)
+
+
+@functools.cache
+def _fresh_database() -> Path:
+    """Made once: the migrations and a process for the superuser take seconds, in which two cores do nothing else."""
+    folder = HOME / "first-start"
+    environment = child_environment(folder, os.environ | _own_servers(folder))
+    run_command("migrate", environment=environment)
+    _add_superuser(environment)
+    return folder / DATABASE
+
+
+def _add_superuser(environment: dict[str, str]) -> None:
+    given = {f"DJANGO_SUPERUSER_{name.upper()}": value for name, value in ADMIN.items()}
+    run_command("createsuperuser", "--noinput", "--email", "admin@example.org", environment=environment | given)
+
+
+def run_command(*words: str, environment: Mapping[str, str]) -> None:
+    """Run a command of the service's in its environment."""
+    subprocess.run(manage(*words), cwd=BASE_DIR, env=environment, check=True, capture_output=True)
 
 
 def lab_directory(base: Path) -> Path:

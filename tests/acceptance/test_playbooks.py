@@ -14,7 +14,7 @@ import pytest
 from lab.client import Lab
 from lab.fleet import DEFAULT_PASSWORD
 from tests.acceptance.conftest import World
-from tests.acceptance.service import Service, running
+from tests.acceptance.service import Service, run_command, running
 from tests.acceptance.vaulted import LABEL, Vaulted, make
 from tests.documents import Reader, exchanges
 
@@ -49,8 +49,7 @@ def world(lab: Lab, vaulted: Vaulted, tmp_path_factory: pytest.TempPathFactory) 
         some = {name: device for name, device in lab.devices().items() if name in NAMES}
         devices = service.register(some, organization=organization, password=DEFAULT_PASSWORD)
         place(service, organization, devices)
-        refreshed = [sys.executable, "manage.py", "refresh_playbooks"]
-        subprocess.run(refreshed, cwd=PLAYBOOKS.parents[2], env=service.stack.environment, check=True)
+        run_command("refresh_playbooks", environment=service.stack.environment)
         yield World(service=service, lab=lab, organization=organization, devices=devices)
 
 

@@ -3,8 +3,6 @@
 import json
 import os
 import random
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -19,8 +17,7 @@ import pytest
 from lab.client import Lab
 from lab.fleet import DEFAULT_PASSWORD
 from lab.requirements import missing_requirements
-from orchestrator.stack import BASE_DIR
-from tests.acceptance.service import Service, lab_directory, running
+from tests.acceptance.service import Service, lab_directory, run_command, running
 from tests.chaos.victims import Work, of_runs, words, work
 
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "1"))
@@ -120,8 +117,7 @@ def counting(folder: Path, *, workers: int = 2, **environment: str) -> Iterator[
             folder / "service", workers=workers, ORCHESTRATOR_RUN_DIR=runs, **settings | environment
         ) as service,
     ):  # fmt: skip
-        refresh = [sys.executable, "manage.py", "refresh_playbooks"]
-        subprocess.run(refresh, cwd=BASE_DIR, env=service.stack.environment, check=True, capture_output=True)
+        run_command("refresh_playbooks", environment=service.stack.environment)
         organization = service.post("controller/organization/", {"name": "Chaos"})["id"]
         made = service.register(lab.devices(), organization=organization, password=DEFAULT_PASSWORD)
         fleet = Fleet(service, lab, [device["id"] for device in made.values()], Path(runs))

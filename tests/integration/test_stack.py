@@ -18,6 +18,7 @@ from rq import Queue
 
 from orchestrator.stack import BASE_DIR, QUEUE, SOCKET_PATH_LIMIT, Stack, StackError, child_environment, socket_path
 from orchestrator.supervisor import descendants
+from tests.acceptance.service import prepare
 
 HOLDER = """
 import sys, time
@@ -39,6 +40,7 @@ def _own_services(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def stack(tmp_path: Path, _own_services: None) -> Iterator[Stack]:
+    prepare(tmp_path / "data")
     with Stack(data_dir=tmp_path / "data", port=0, workers=1, worker_grace=2.0, quiet=True) as stack:
         yield stack
 
@@ -90,6 +92,7 @@ def test_it_serves_pages_and_leaves_neither_process_nor_socket(tmp_path: Path) -
 
 
 def test_a_kill_of_its_holder_leaves_no_process(tmp_path: Path) -> None:
+    prepare(tmp_path / "data")
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(tmp_path / "data")], cwd=BASE_DIR, stdout=subprocess.PIPE, text=True
     ) as holder:
@@ -153,6 +156,7 @@ def test_one_data_directory_carries_one_stack(stack: Stack) -> None:
 
 def test_an_operators_queue_server_is_used_instead_of_a_private_one(stack: Stack, tmp_path: Path) -> None:
     given = {"REDIS_URL": stack.environment["REDIS_URL"]}
+    prepare(tmp_path / "other")
     with Stack(data_dir=tmp_path / "other", port=0, workers=1, quiet=True, environment=given) as other:
         assert status(f"{other.url}/admin/login/") == 200
         assert not any("valkey-server" in line or "redis-server" in line for line in processes(other).values())
@@ -168,6 +172,7 @@ def test_a_long_data_directory_gets_a_short_private_socket(tmp_path: Path) -> No
     data = tmp_path / ("deep/" * 30)
     path = socket_path(data)
     assert len(os.fsencode(path)) <= SOCKET_PATH_LIMIT
+    prepare(data)
     with Stack(data_dir=data, port=0, workers=1, quiet=True) as stack:
         assert status(f"{stack.url}/admin/login/") == 200
         assert path.parent.stat().st_mode & 0o777 == 0o700
