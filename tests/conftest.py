@@ -17,11 +17,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The modules with real devices and browsers first, each part in its random order.
+    """The modules with real devices, browsers and processes first, each part in its random order.
 
     They are the long ones: begun last, one of them would keep a process of xdist busy while the others are done.
     """
-    items.sort(key=lambda item: not item.path.parent.name.startswith(("acceptance", "browser", "chaos")))
+    long = {item.path for item in items if any(map(item.get_closest_marker, ("lab", "browser", "slow")))}
+    items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.hookimpl(wrapper=True)
