@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import asyncssh
 
@@ -46,7 +46,9 @@ SIGNATURES = (
     "ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "rsa-sha2-512", "rsa-sha2-256",
 )  # fmt: skip
 PROOFS = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}  # for the kinds of keys with which they are not named alike
+NO, YES = b"\0", b"\1"  # of a message
 HUNG_UP = (ConnectionResetError, BrokenPipeError)
+LOGGING = ((asyncssh.logging.SSHLogger, "log"), (asyncssh.packet.SSHPacketLogger, "_log_packet"))
 WITHOUT_END = 255  # the status of ssh itself, when the command has none
 PLAIN_NAME = re.compile(r"[0-9A-Za-z._-]+")
 
@@ -136,6 +138,18 @@ class _Client(asyncssh.SSHClient):
         return [self._answer] * len(prompts)
 
 
+class _Connection(asyncssh.SSHClientConnection):
+    """Proves at once that it holds the key, and does not ask before whether that one would do (RFC 4252, 7).
+
+    To ask costs a device as much as to believe: it looks the key up among those of the account both times.
+    """
+
+    async def send_userauth_request(self, method: bytes, *args: bytes, key: Any = None, trivial: bool = True) -> None:
+        if method == b"publickey" and args[0] == NO:
+            args, key, trivial = (YES, *args[1:]), cast("Any", self._auth)._keypair, False
+        await super().send_userauth_request(method, *args, key=key, trivial=trivial)
+
+
 class _Command(asyncssh.SSHClientSession[bytes]):
     """What comes from the command."""
 
@@ -194,7 +208,7 @@ async def _connect(login: Login, options: Any) -> Any:
     connection = None
     try:
         _, connection = await loop.create_connection(
-            lambda: asyncssh.SSHClientConnection(loop, options, wait="auth"), login.address, login.port
+            lambda: _Connection(loop, options, wait="auth"), login.address, login.port
         )
         await options.waiter
     except BaseException:
@@ -317,12 +331,17 @@ def _refusal(login: Login, error: Exception, client: _Client) -> Heard:
     return Heard(words=words, detail=(detail or words)[:300], server=client.server)
 
 
+def _write_nothing(*_: Any, **__: Any) -> None:
+    """What happens to a connection is its caller's to tell."""
+
+
 class _Thread:
     """A loop that serves the connections of this process."""
 
     def __init__(self) -> None:
-        for name in ("asyncssh", "asyncio"):  # what happens to a connection is its caller's to tell
-            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
+        for place, name in LOGGING:  # each packet's line is made before it is asked whether anybody wants it
+            setattr(place, name, _write_nothing)
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="ssh", daemon=True).start()
 

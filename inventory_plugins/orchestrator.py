@@ -16,13 +16,11 @@ import tempfile
 import time
 import uuid
 from collections import Counter
-from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode, urlsplit
 
 from ansible.errors import AnsibleParserError
-from ansible.module_utils.urls import open_url
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 
 DOCUMENTATION = r"""
@@ -326,6 +324,8 @@ class Api:
 
     def get(self, address: str) -> Any:
         """The reply, after as many tries as it takes within reason."""
+        from http.client import HTTPException  # noqa: PLC0415  # as below
+
         tries, wait = int(self.option("retries")), 1.0
         while True:
             try:
@@ -345,6 +345,8 @@ class Api:
 
     def ask(self, address: str) -> Any:
         """The reply to one request."""
+        from ansible.module_utils.urls import open_url  # noqa: PLC0415  # a slice, which asks nobody, is read sooner
+
         reply = open_url(
             address,
             headers={"Authorization": f"Bearer {self.token}", "Accept": "application/json"},

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from typing import Any, Final
 
 import django_rq
@@ -99,11 +100,12 @@ class SliceWorker(Worker):
     _left_behind = ""  # the job whose slice had gone on without its horse at the last look
 
     def work(self, *words: Any, **options: Any) -> bool:
-        """Wipe what dead runs of this machine have left, then work: no recovery may run here that does it."""
+        """Wipe what dead runs of this machine have left, no recovery may run here that does it; load a job; work."""
         try:
             sweep(older_than=KEPT_SECONDS)
         except OSError:
             log.exception("What dead runs have left could not be looked at")
+        import_module(JOB.rpartition(".")[0]).prepare()  # once, and not in each horse
         return super().work(*words, **options)
 
     def _install_signal_handlers(self) -> None:

@@ -99,19 +99,20 @@ def parse(event: Mapping[str, Any]) -> HostEvent | None:
 
     Holds for playbooks of one task: each result is taken for the device's final one.
     """
-    kind, data = event.get("event"), event.get("event_data") or {}
-    if "host" not in data or not (kind == "runner_on_start" or kind in _STATUS):
+    kind, data = str(event.get("event")), event.get("event_data") or {}
+    if "host" not in data or kind not in _STATUS:
         return None
-    at = moment(event.get("created"))
-    if kind == "runner_on_start":
-        return HostEvent(host_name=data["host"], kind="started", at=at)
-    result = data.get("res") or {}
+    return finished(kind, moment(event.get("created")), data["host"], data.get("res") or {})
+
+
+def finished(kind: str, at: datetime, host_name: str, result: Mapping[str, Any]) -> HostEvent:
+    """The HostEvent of a device's final result; ``kind`` is the name of ansible-runner's event for such a one."""
     ours = result.get("orchestrator") or {}
     rc = result.get("rc") if isinstance(result.get("rc"), int) else None
-    status, code, reason = judge(str(kind), result)
+    status, code, reason = judge(kind, result)
     stdout, stderr = plain_text(result.get("stdout")), plain_text(result.get("stderr"))
     return HostEvent(
-        host_name=data["host"],
+        host_name=host_name,
         kind="finished",
         at=at,
         status=status,

@@ -14,7 +14,7 @@ from typing import Final
 from django.conf import settings
 from django.db import InterfaceError, OperationalError
 
-from orchestrator import dispatch, host_keys, origin, planning, runner
+from orchestrator import dispatch, host_keys, origin, planning, runner, tuning
 from orchestrator.events import HostEvent
 from orchestrator.exceptions import OrchestratorError
 from orchestrator.journal import Journal
@@ -22,13 +22,19 @@ from orchestrator.locking import LeaseLostError
 from orchestrator.models import MassCommand, Slice
 from orchestrator.pacing import advance, why_not
 from orchestrator.plays import TaskEvent
-from orchestrator.recording import Ending, Recorder, settle
+from orchestrator.recording import Recorder
 from orchestrator.rotation import PasswordChange
+from orchestrator.settling import Ending, settle
 from orchestrator.states import CommandStatus
 
 log = logging.getLogger(__name__)
 
 _REFUSED: Final = frozenset({"auth", "key"})  # codes after which another credential may do
+
+
+def prepare() -> None:
+    """Do before the first slice what each would have to find out anew."""
+    tuning.prepare()
 
 
 def run_slice(slice_id: str, attempt: int) -> None:

@@ -9,10 +9,10 @@ import json
 import logging
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, Final, Self
 
 from django.conf import settings
 
@@ -21,6 +21,8 @@ from orchestrator.plays import TaskEvent
 from orchestrator.states import CommandStatus
 
 log = logging.getLogger(__name__)
+
+_NAMES: Final = {kind: tuple(field.name for field in fields(kind)) for kind in (HostEvent, TaskEvent)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,8 @@ class Journal:
 
     def add(self, event: HostEvent | TaskEvent) -> None:
         """Append an event."""
-        self._line(asdict(event) | {"at": event.at.isoformat()})
+        values = {name: getattr(event, name) for name in _NAMES[type(event)]}
+        self._line(values | {"at": event.at.isoformat()})
 
     def _line(self, value: Any) -> None:
         self._file.write(json.dumps(value) + "\n")

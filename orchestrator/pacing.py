@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from orchestrator import dispatch
 from orchestrator.models import Command, MassCommand, Slice
-from orchestrator.recording import CANCELLED_WAITING, Ending, settle, skip
+from orchestrator.settling import CANCELLED_WAITING, Ending, settle, skip
 from orchestrator.states import CommandStatus, RunStatus
 
 log = logging.getLogger(__name__)

@@ -4,110 +4,51 @@ One thread writes.  Whoever hears the events only appends to a queue, so that a 
 ansible-runner.  The same thread renews the slice's lease and looks whether the run was cancelled.
 """
 
-import enum
 import logging
 import queue
-import random
 import threading
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
 from django.conf import settings
 from django.db import Error as DatabaseError
-from django.db import close_old_connections, connection, transaction
+from django.db import connection, transaction
 from django.utils import timezone
 
-from orchestrator import journal
-from orchestrator.events import REASONS, HostEvent
+from orchestrator.events import HostEvent
 from orchestrator.journal import Assignment, Journal
 from orchestrator.locking import LeaseLostError, defer, keep
 from orchestrator.models import Command, MassCommand, Slice, TaskResult
 from orchestrator.output import cut
 from orchestrator.plays import TaskEvent
-from orchestrator.querysets import CommandQuerySet
 from orchestrator.rotation import PasswordChange, follow
 from orchestrator.states import OPEN, TRANSITIONS, CommandStatus
 
 log = logging.getLogger(__name__)
 
 _BATCH: Final = 200  # rows in one transaction
-_FLUSH: Final = 0.3  # seconds that an event waits for others at most
+_FLUSH: Final = 1.0  # seconds that an event waits for others at most: a write costs as much as ten rows in it
+_FLUSH_ERROR: Final = 0.3  # seconds, of one that counts against the error budget
 _TICK: Final = 1.0  # seconds between two looks at lease and cancellation
 _RETRY: Final = 1.0  # seconds between two tries when the database fails
 _NEVER_STARTED: Final = frozenset({CommandStatus.SKIPPED, CommandStatus.TERMINATED})
+_IN_ORDER: Final = frozenset({None, CommandStatus.SUCCESS})
 _UNCERTAIN: Final = frozenset({CommandStatus.TIMED_OUT, CommandStatus.LOST, CommandStatus.CANCELLED})
 _REASON_LIMIT: Final = 4_000  # bytes
 _OFFLINE: Final = frozenset({"refused", "no_route", "timeout"})  # nothing answered: certainly nothing was run
-_WAITS: Final = "offline"  # reason code of a queued row whose device is to be tried again
+WAITS: Final = "offline"  # reason code of a queued row whose device is to be tried again
+_BEGUN_FIELDS: Final = ("status", "started", "change")
 _FIELDS: Final = (
     "status", "reason_code", "reason", "rc", "stdout", "stderr", "recap", "truncated", "bytes_total", "started",
     "finished", "holds_device", "change",
 )  # fmt: skip
-
-
-class Ending(enum.StrEnum):
-    """How a slice ended, for the devices that have no result of their own."""
-
-    COMPLETED = "completed"
-    STOPPED = "stopped"
-    DEADLINE = "deadline"
-    CRASHED = "crashed"
-    LOST = "lost"
-    CANCELLED_LOST = "cancelled_lost"
-    TERMINATED = "terminated"
-    CANARY_FAILED = "canary_failed"
-    PAUSED = "paused"
-
-
-_C = CommandStatus
-CANCELLED_WAITING: Final = (_C.CANCELLED, "cancelled", "Cancelled before the device was contacted.")
-_CANCELLED_RUNNING: Final = (_C.CANCELLED, "cancelled_running", REASONS["cancelled_running"])
-_CANCELLED_LOST: Final = (
-    _C.CANCELLED, "cancelled_running", "Cancelled, and its worker died; the device may have carried out the command.",
-)  # fmt: skip
-# Ending → (what becomes of queued devices, of running ones), each with its code and reason.
-_LEFT_OVER: Final[Mapping[Ending, tuple[tuple[CommandStatus, str, str], tuple[CommandStatus, str, str]]]] = {
-    Ending.COMPLETED: (
-        (_C.LOST, "no_result", "The run ended without a word about this device."),
-        (_C.LOST, "no_result", "The run ended without a result of this device; it may have carried out the command."),
-    ),
-    Ending.STOPPED: (
-        CANCELLED_WAITING,
-        _CANCELLED_RUNNING,
-    ),
-    Ending.CANCELLED_LOST: (_CANCELLED_LOST, _CANCELLED_LOST),
-    Ending.DEADLINE: (
-        (_C.TERMINATED, "deadline", "The time for the run was over before the device was contacted."),
-        (_C.TIMED_OUT, "deadline", "The time for the run was over; the command may still be running on the device."),
-    ),
-    Ending.CRASHED: (
-        (_C.FAILED, "crashed", "Ansible could not run the command. {detail}"),
-        (_C.LOST, "crashed", "Ansible broke off; the device may have carried out the command. {detail}"),
-    ),
-    Ending.TERMINATED: (
-        (_C.TERMINATED, "error_budget", "The run had more errors than it may have; the device was not contacted."),
-        (_C.LOST, "error_budget", "The run was ended; the device may have carried out the command."),
-    ),
-    Ending.CANARY_FAILED: (
-        (_C.TERMINATED, "canary_failed", "The first devices did not all succeed; this one was not contacted."),
-        (_C.LOST, "canary_failed", "The run was ended; the device may have carried out the command."),
-    ),
-    Ending.LOST: (
-        (_C.LOST, "worker_died", "The worker died; the device may have carried out the command."),
-        (_C.LOST, "worker_died", "The worker died; the device may have carried out the command."),
-    ),
-}
-
-
-_UNSURE: Final = frozenset({Ending.COMPLETED, Ending.LOST, Ending.CANCELLED_LOST})  # of queued rows, if anything ran
-_OTHERS_MAY_FOLLOW: Final = frozenset({Ending.COMPLETED, Ending.CRASHED, Ending.LOST})
-_OFFLINE_RETRY_MOST: Final = 3_600.0  # seconds
 
 
 class Recorder:
@@ -176,7 +117,7 @@ class Recorder:
         next_tick, going = 0.0, True
         try:
             while going:
-                batch, unstarted, going = self._gather()
+                batch, unstarted, going = self._gather(next_tick)
                 if batch:
                     self._persist(partial(self._write, batch))
                 if unstarted:
@@ -194,11 +135,12 @@ class Recorder:
         finally:
             connection.close()
 
-    def _gather(self) -> tuple[list[HostEvent | TaskEvent], frozenset[str], bool]:
+    def _gather(self, next_tick: float) -> tuple[list[HostEvent | TaskEvent], frozenset[str], bool]:
         """The events of the next moment, hosts that are handed back, and whether more may follow."""
         batch: list[HostEvent | TaskEvent] = []
         unstarted: frozenset[str] = frozenset()
-        until = time.monotonic() + _FLUSH
+        began = time.monotonic()
+        until = min(began + _FLUSH, next_tick)
         while len(batch) < _BATCH and (left := until - time.monotonic()) > 0:
             try:
                 event = self._events.get(timeout=left)
@@ -210,13 +152,14 @@ class Recorder:
                 unstarted |= event
             else:
                 batch.append(event)
+                if isinstance(event, HostEvent) and event.status not in _IN_ORDER:
+                    until = min(until, began + _FLUSH_ERROR)
         return batch, unstarted, True
 
     def _persist(self, write: Callable[[], None]) -> None:
         """Do it until the database has it: a restarted database costs time, not results."""
         while True:
             try:
-                close_old_connections()
                 write()
             except DatabaseError:
                 # The lease decides how long this makes sense: once it ran out, the write says LeaseLostError.
@@ -249,29 +192,28 @@ class Recorder:
             if not events:
                 return
             ids = {assignment.command for assignment, _ in events}
-            rows = (
-                Command.objects.select_for_update()
-                .filter(pk__in=ids, status__in=sorted(OPEN))
-                .only("pk", "cancel_requested", *_FIELDS)
-            )
-            by_id = {row.pk: row for row in rows}
+            rows = Command.objects.select_for_update().filter(pk__in=ids, status__in=sorted(OPEN))
+            by_id = {
+                values[0]: _Row(*values) for values in rows.values_list("pk", "status", "started", "cancel_requested")
+            }
             before = {pk: row.status for pk, row in by_id.items()}
             change = MassCommand.objects.next_change(self._run)
             for assignment, event in events:
                 if row := by_id.get(assignment.command):
                     _wait(row, event) if self._may_wait(row, event) else _apply(row, event)
                     row.change = change
-            Command.objects.write(by_id.values(), _FIELDS)
+            for told, fields in ((True, _FIELDS), (False, _BEGUN_FIELDS)):
+                Command.objects.write([row for row in by_id.values() if row.told == told], fields)
             moves = Counter((before[pk], row.status) for pk, row in by_id.items() if row.status != before[pk])
             MassCommand.objects.count_moves(self._run, moves)
             MassCommand.objects.spend_budget(self._run)
             self._follow_passwords(by_id)
 
-    def _may_wait(self, row: Command, event: HostEvent) -> bool:
-        offline = event.status == CommandStatus.UNREACHABLE and event.code in _OFFLINE and not row.cancel_requested
+    def _may_wait(self, row: "_Row", event: HostEvent) -> bool:
+        offline = event.status == CommandStatus.UNREACHABLE and event.code in _OFFLINE and not row.cancelled
         return offline and self._offline_until is not None and timezone.now() < self._offline_until
 
-    def _follow_passwords(self, rows: Mapping[uuid.UUID, Command]) -> None:
+    def _follow_passwords(self, rows: Mapping[uuid.UUID, "_Row"]) -> None:
         if self._change is None:
             return
         for certain, statuses in ((True, frozenset({CommandStatus.SUCCESS})), (False, _UNCERTAIN)):
@@ -286,7 +228,29 @@ class Recorder:
                 follow(self._change, logins=logins, certain=certain)
 
 
-def _apply(row: Command, event: HostEvent) -> None:
+@dataclass(slots=True)
+class _Row:
+    """An open row of Command, and what becomes of it.  As a model, with all that it holds, it cost twice as much."""
+
+    id: uuid.UUID
+    status: str
+    started: datetime | None
+    cancelled: datetime | None
+    told: bool = False  # what it got: the rest, or only that it has begun
+    change: int = 0
+    reason_code: str = ""
+    reason: str = ""
+    rc: int | None = None
+    stdout: str = ""
+    stderr: str = ""
+    recap: dict[str, int] | None = None
+    truncated: bool = False
+    bytes_total: int = 0
+    finished: datetime | None = None
+    holds_device: bool = False
+
+
+def _apply(row: _Row, event: HostEvent) -> None:
     """Let the row say what the event told, if its status may still change."""
     target = event.status if event.kind == "finished" and event.status else CommandStatus.RUNNING
     if target not in TRANSITIONS[CommandStatus(row.status)]:
@@ -297,8 +261,8 @@ def _apply(row: Command, event: HostEvent) -> None:
     if event.kind != "finished":
         return
     stdout, stderr = cut(event.stdout, settings.OUTPUT_LIMIT), cut(event.stderr, settings.OUTPUT_LIMIT)
+    row.told = True
     row.finished = max(event.at, row.started or event.at)
-    row.holds_device = False
     row.reason_code, row.reason, row.rc = event.code, cut(event.reason, _REASON_LIMIT).text, event.rc
     row.stdout, row.stderr = stdout.text, stderr.text
     row.recap = event.recap
@@ -315,82 +279,7 @@ def _task(assignment: Assignment, event: TaskEvent) -> TaskResult:
     )  # fmt: skip
 
 
-def _wait(row: Command, event: HostEvent) -> None:
+def _wait(row: _Row, event: HostEvent) -> None:
     """Let the row of an offline device be queued again; ``settle`` moves it to a later slice."""
-    row.status, row.reason_code, row.holds_device = CommandStatus.QUEUED, _WAITS, False
+    row.told, row.status, row.reason_code = True, CommandStatus.QUEUED, WAITS
     row.reason = f"The device is offline and will be tried again. {event.reason}"
-
-
-def _defer_offline(slice_: Slice, lease: uuid.UUID) -> None:
-    waiting = Command.objects.filter(slice=slice_, status=_C.QUEUED, reason_code=_WAITS)
-    until = slice_.mass_command.offline_until
-    if until is None:
-        return
-    seconds = min(settings.OFFLINE_RETRY_SECONDS * 2**slice_.tries, _OFFLINE_RETRY_MOST)
-    seconds *= random.uniform(0.75, 1.25)  # noqa: S311 - spreads load, hides nothing
-    defer(slice_, waiting, lease=lease, not_before=min(timezone.now() + timedelta(seconds=seconds), until))
-
-
-def skip(run: uuid.UUID, reasons: Mapping[uuid.UUID, tuple[CommandStatus, str, str]]) -> None:
-    """End queued rows that are not to be contacted: row id → (status, code, reason)."""
-    if not reasons:
-        return
-    with transaction.atomic():
-        change = MassCommand.objects.next_change(run)
-        moves: Counter[tuple[str, str]] = Counter()
-        for verdict in set(reasons.values()):
-            status, code, reason = verdict
-            rows = Command.objects.filter(pk__in=[pk for pk, said in reasons.items() if said == verdict])
-            moves[_C.QUEUED, status] += rows.end(
-                source=_C.QUEUED, target=status, code=code, reason=reason, change=change
-            )
-        MassCommand.objects.count_moves(run, moves)
-
-
-def settle(
-    slice_: Slice, *, lease: uuid.UUID, ending: Ending, detail: str = "", change: PasswordChange | None = None
-) -> bool:
-    """End a slice: give every open device of it a finished status, free the lease, end the run if it was the last.
-
-    Returns False, and changes nothing, when the lease is no longer ours.  A paused slice is held again instead.
-    """
-    if ending == Ending.PAUSED:
-        with transaction.atomic():
-            ours = Slice.objects.put_back(slice_.pk, lease=lease)
-            if ours:  # else these are the locks of whoever has the slice now
-                Command.objects.filter(slice=slice_, status=_C.QUEUED).update(holds_device=False)
-        return ours
-    if ending in _OTHERS_MAY_FOLLOW:
-        try:
-            _defer_offline(slice_, lease)
-        except LeaseLostError:
-            return False
-    with transaction.atomic():
-        if not Slice.objects.finish(slice_.pk, lease=lease):
-            return False
-        change_number = MassCommand.objects.next_change(slice_.mass_command_id)
-        rows = Command.objects.filter(slice=slice_)
-        moves: Counter[tuple[str, str]] = Counter()
-        if change:
-            _follow_left_over(rows, change)
-        asked = rows.filter(cancel_requested__isnull=False)
-        by_hand = _CANCELLED_RUNNING if ending in _UNSURE else CANCELLED_WAITING, _CANCELLED_RUNNING
-        for which, verdicts in ((asked, by_hand), (rows, _LEFT_OVER[ending])):
-            for source, (status, code, reason) in zip((_C.QUEUED, _C.RUNNING), verdicts, strict=True):
-                said = reason.format(detail=detail).strip()
-                moves[source, status] += which.end(
-                    source=source, target=status, code=code, reason=said, change=change_number
-                )
-        MassCommand.objects.count_moves(slice_.mass_command_id, moves)
-        MassCommand.objects.spend_budget(slice_.mass_command_id)
-    journal.remove(slice_.pk, slice_.attempt)
-    MassCommand.objects.finish_if_done(slice_.mass_command_id)
-    log.info("Slice %s ended: %s", slice_.pk, ending, extra={"slice": str(slice_.pk), "moved": dict(moves)})
-    return True
-
-
-def _follow_left_over(rows: CommandQuerySet, change: PasswordChange) -> None:
-    open_rows = rows.filter(status=_C.RUNNING, device__isnull=False)
-    pairs = open_rows.values_list("device_id", "device__device_credentials__credential__username")
-    if logins := dict(pairs):
-        follow(change, logins=logins, certain=False)

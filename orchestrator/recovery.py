@@ -27,10 +27,11 @@ from orchestrator.models import Command, IdempotencyKey, MassCommand, Preview, S
 from orchestrator.pacing import advance, why_not
 from orchestrator.planning import password_change, round_ident
 from orchestrator.querysets import CommandQuerySet
-from orchestrator.recording import CANCELLED_WAITING, Ending, Recorder, settle, skip
+from orchestrator.recording import Recorder
 from orchestrator.rotation import PasswordChange
 from orchestrator.run_directory import started_hosts, sweep
 from orchestrator.scheduling import start_due
+from orchestrator.settling import CANCELLED_WAITING, Ending, settle, skip
 
 log = logging.getLogger(__name__)
 

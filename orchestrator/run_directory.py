@@ -8,6 +8,7 @@
         withdrawn/ the files of hosts that were taken out before anything was started for them
         stopped/   an empty file for each host that is to be contacted no more: see `withdraw`
         logged_in/ an empty file for each host that was logged in to (ansible_plugins/run_state.py)
+        results    what became of devices, a line of JSON for each (ansible_plugins/run_state.py)
         taken/     what `waiting` is renamed to by whoever takes the run from a dead owner
         …          what Ansible reads and writes
 
@@ -20,6 +21,7 @@ moves its file out of `waiting` first, Ansible or we, has decided whether anythi
 import contextlib
 import fcntl
 import hashlib
+import json
 import logging
 import os
 import re
@@ -29,7 +31,7 @@ import time
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from django.conf import settings
 
@@ -51,6 +53,7 @@ STOPPED: Final = "stopped"
 LOGGED_IN: Final = "logged_in"
 SECRETS: Final = "secrets.json"  # what must be on no command line (ansible_plugins/run_state.py)
 MATCHED: Final = "matched"  # what plays are for, one host a line (ansible_plugins/callback/silent.py)
+RESULTS: Final = "results"
 KEPT: Final = frozenset({"machine", "hosts", TAKEN, WITHDRAWN})  # of a dead run, until it is swept: no secrets
 PATH_BYTES: Final = 52  # a socket's path has at most 107, and /tmp/ansible-local-<pid><8>/ssh_agent/agent.sock is one
 _PLAIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
@@ -114,6 +117,25 @@ def begun_hosts(directory: Path, known: Collection[str]) -> dict[str, datetime]:
     except FileNotFoundError:
         return {}
     return {name: datetime.fromtimestamp(at, UTC) for name, at in found.items()}
+
+
+class ResultLines:
+    """Reads the results of our own run as they come."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path, self._at = directory / RESULTS, 0  # bytes that were read
+
+    def new(self) -> list[tuple[str, datetime, str, dict[str, Any]]]:
+        """Those that have come since: the name of ansible-runner's event for such a one, when, host, result."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._at)
+                whole, end, _ = file.read().rpartition(b"\n")
+        except FileNotFoundError:
+            return []
+        self._at += len(whole) + len(end)
+        lines = [json.loads(line) for line in whole.split(b"\n") if line]
+        return [(kind, datetime.fromtimestamp(at, UTC), host, result) for kind, at, host, result in lines]
 
 
 def matched_hosts(directory: Path) -> frozenset[str]:

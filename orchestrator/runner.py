@@ -5,17 +5,14 @@ PID namespace of its own, in sight of the playbook, our plugins and its run dire
 even when that is killed.  Without bubblewrap the processes of a run are found by their environment.
 """
 
-import functools
 import json
 import math
-import subprocess
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -25,7 +22,7 @@ from ansible_runner.utils import get_callback_dir
 from django.conf import settings
 
 from orchestrator import playbook_vaults, snapshots
-from orchestrator.events import REASONS, HostEvent, parse
+from orchestrator.events import REASONS, HostEvent, finished, parse
 from orchestrator.inventory import Target, inventory, known_hosts
 from orchestrator.output import last_words
 from orchestrator.playbook_files import MARKUP
@@ -35,6 +32,7 @@ from orchestrator.processes import MARKER, kill_processes
 from orchestrator.redaction import Redactor
 from orchestrator.run_directory import (
     SECRETS,
+    ResultLines,
     begun_hosts,
     matched_hosts,
     run_directory,
@@ -45,13 +43,13 @@ from orchestrator.run_directory import (
 )  # fmt: skip
 from orchestrator.sandbox import INVENTORY_PLUGINS, PLUGINS, PROJECT, sandbox
 from orchestrator.states import CommandStatus
+from orchestrator.tuning import connections_inside, key_exchange, strategy
 
 __all__ = ("Orders", "RunOutcome", "RunRequest", "RunnerError", "run", "started_hosts", "sweep")
 
 POLL_EVENTS: Final = 0.25  # seconds between two looks at what came
 DETAIL_LENGTH: Final = 300  # characters at which plugins and events cut a device's words in a reason
 POLL_STOP: Final = 0.5  # seconds between two looks at the orders
-TESTED_CORE: Final = "2.21."  # ansible-core's releases that the tests cover: device_linear uses private parts of it
 DETAIL_LINES: Final = 8  # of Ansible's own output, kept for the case that it ends without a recap
 
 type Hear = Callable[[HostEvent | TaskEvent], None]
@@ -150,6 +148,7 @@ class _Watch:
         self.hosts = frozenset(target.host_name for target in request.targets)
         self.deadline, self.next_stop_check = time.monotonic() + request.deadline, 0.0
         self.redactor = Redactor(_secrets(request) | {vault.secret for vault in request.vaults})
+        self.results = ResultLines(directory)
         self.play = PlayReader(request.ident, self.hosts, diff=request.diff) if request.project else None
 
     def keep(self, event: dict[str, Any]) -> bool:
@@ -160,8 +159,7 @@ class _Watch:
     def tick(self) -> bool:
         """Runner's cancel callback, each POLL_EVENTS.  True: end the run.  Never raises: runner would hide it."""
         try:
-            self.note_starts()
-            self.hand_over()
+            self.look_around()
             now = time.monotonic()
             if not self.ended and now >= self.next_stop_check:
                 self.next_stop_check = now + POLL_STOP
@@ -189,7 +187,12 @@ class _Watch:
             self.withdrawn.update(unstarted)
             self.orders.withdrawn(unstarted)
 
-    def hand_over(self) -> None:
+    def look_around(self) -> None:
+        """Tell what came since.  Of our own playbooks the run's directory says most of it."""
+        if not self.play:
+            self.note_starts()
+            for kind, at, host, result in self.results.new():
+                self.tell(finished(kind, at, host, result))
         while self.events:
             event = self.events.popleft()
             if self.play and event.get("event") == "playbook_on_stats":
@@ -204,10 +207,8 @@ class _Watch:
                 self.words.append(str(event["stdout"]).strip())
 
     def note_starts(self) -> None:
-        """Of our own playbooks, which have no events of starts."""
-        if not self.play:
-            for host, at in sorted(begun_hosts(self.directory, self.started).items(), key=itemgetter(1)):
-                self.tell(HostEvent(host_name=host, kind="started", at=at))
+        for host, at in sorted(begun_hosts(self.directory, self.started).items(), key=itemgetter(1)):
+            self.tell(HostEvent(host_name=host, kind="started", at=at))
 
     def tell(self, event: HostEvent | TaskEvent) -> None:
         if event.host_name in self.withdrawn:
@@ -217,15 +218,14 @@ class _Watch:
             return
         if event.kind == "started":
             self.started.add(event.host_name)
-        elif event.host_name not in self.started:
+        elif event.host_name not in self.started and not self.play:
             self.note_starts()
         self.on_event(_redacted(event, self.redactor))
 
     def outcome(self) -> RunOutcome:
         if self.error:
             raise self.error
-        self.note_starts()
-        self.hand_over()
+        self.look_around()
         if self.recap and not self.ended:
             return RunOutcome("completed")
         # What Ansible said last may have died with it; what it removed from `waiting` is certain.
@@ -306,7 +306,7 @@ def _configure(request: RunRequest, directory: Path) -> ansible_runner.RunnerCon
     config.pexpect_timeout = POLL_EVENTS
     config.suppress_output_file = True
     config.env = _environment(request, directory, Path(config.artifact_dir))
-    program = [str(Path(sys.executable).parent / "ansible-playbook"), *_options(request)]
+    program = [sys.executable, "-P", str(PLUGINS / "ansible-playbook"), *_options(request)]
     readable = [vault.file for vault in request.vaults]
     confined = sandbox(directory, request.project or request.playbook.parent, files=readable)
     config.command = [*confined, *program, *config.command[1:]]
@@ -369,18 +369,8 @@ def _environment(request: RunRequest, directory: Path, artifacts: Path) -> dict[
         "ORCHESTRATOR_EXECUTION_TIMEOUT": str(request.execution_timeout),
         "ORCHESTRATOR_OUTPUT_LIMIT": str(settings.OUTPUT_LIMIT),
         "ORCHESTRATOR_OWN_PLAY": str(request.project is None),  # ansible_plugins/own_play.py
-        "ORCHESTRATOR_SSH_LIBRARY": str(_inside(len(request.targets))),
+        "ORCHESTRATOR_SSH_LIBRARY": str(connections_inside(len(request.targets))),
     } | own
-
-
-def devices_at_once(devices: int) -> int:
-    """How many of a slice's devices one of our own playbooks is to contact at once."""
-    return max(int(settings.FORKS), int(settings.CONNECTIONS) if _inside(devices) else 0)
-
-
-def _inside(devices: int) -> bool:
-    """Whether connections are made inside of Ansible's process: to load what they need costs as much as some of ssh."""
-    return strategy() == "device_linear" and 0 < settings.SSH_LIBRARY_FROM <= devices
 
 
 def _untrusted(value: Any) -> Any:
@@ -394,20 +384,3 @@ def _untrusted(value: Any) -> Any:
     if isinstance(value, Sequence):
         return [_untrusted(part) for part in value]
     return value
-
-
-def strategy() -> str:
-    """The strategy of plays that name none: ours without a fork for each task, where it is known to work."""
-    tested = version("ansible-core").startswith(TESTED_CORE)
-    return "device_linear" if settings.FAST_PATH and tested else "linear"
-
-
-@functools.cache
-def key_exchange() -> str:
-    """ssh's KexAlgorithms: the cheap ones first, all others still on offer.
-
-    Of OpenSSH's post-quantum hybrids ML-KEM is cheap, sntrup761 costs 77 ms of CPU for each login (see docs).
-    """
-    known = subprocess.run(["ssh", "-Q", "kex"], capture_output=True, text=True, check=False, timeout=10).stdout.split()
-    first = [x for x in ("mlkem768x25519-sha256", "curve25519-sha256") if x in known]
-    return "^" + ",".join(first) if first else "+curve25519-sha256"

@@ -11,13 +11,13 @@ has withdrawn has no file either, but one in `stopped`: the connection plugin re
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
-import signal
 from typing import Any
 
 from ansible.plugins.callback import CallbackBase
 
-from ansible_plugins.run_state import BEGUN, MATCHED, STOPPED, WAITING, has, path
+from ansible_plugins.run_state import MATCHED, STOPPED, WAITING, begin, end, has, path
 
 DOCUMENTATION = """
 name: silent
@@ -38,6 +38,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]  # Ansible has no type
     CALLBACK_NAME = "silent"
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
+        gc.freeze()  # what was loaded stays, so that to look at all of it every now and then finds nothing
+        gc.enable()  # see ansible_plugins/ansible-playbook
         for play in playbook.get_plays():
             self._note_hosts(play)
 
@@ -62,8 +64,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]  # Ansible has no type
             return
         try:
             self._start(waiting, host.name, alone=not (task.run_once or task.delegate_to))
-        except OSError:  # Ansible would print an exception, and go on
-            os.kill(os.getpid(), signal.SIGKILL)
+        except OSError:  # the run was taken from us, with all that waited
+            end()
 
     def _start(self, waiting: str, host: str, *, alone: bool) -> None:
         """Move the host's file, once.  A task that may concern any device of the run starts all of them."""
@@ -72,15 +74,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]  # Ansible has no type
             return
         known = set(os.listdir(waiting))
         if host in known and alone:
-            self._begin(waiting, host)
+            begin(host)
         elif not (alone and has(STOPPED, host)):
             for name in known:
-                self._begin(waiting, name)
+                begin(name)
         started.add(host)
-
-    def _begin(self, waiting: str, host: str) -> None:
-        try:
-            os.rename(os.path.join(waiting, host), path(BEGUN, host))
-        except FileNotFoundError:
-            if not has(STOPPED, host):  # then the whole run was taken from us
-                raise

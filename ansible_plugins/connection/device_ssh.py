@@ -23,7 +23,7 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.connection import ssh
 
 from ansible_plugins.cooperation import aborted, offload, shares, wait_for
-from ansible_plugins.run_state import LOGGED_IN, STOPPED, has, note_login, tells_secret
+from ansible_plugins.run_state import LOGGED_IN, STOPPED, has, is_stopped, note_login, tells_secret
 from ansible_plugins.session import ALIVE_MOST, ALIVE_SECONDS, Capture, Heard, Limits, Session
 from ansible_plugins.ssh_process import Log, carry_out, follow
 
@@ -297,7 +297,7 @@ class Connection(ssh.Connection):  # type: ignore[misc]
         return Limits(
             connect=connect or float(self.get_option("timeout")),
             execution=execution or float(self.get_option("execution_timeout")) or math.inf,
-            stopped=lambda: has(STOPPED, host) or aborted(),
+            stopped=lambda: is_stopped(host) or aborted(),
         )
 
 

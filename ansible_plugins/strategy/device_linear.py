@@ -12,6 +12,7 @@ cover, and `linear` for any other (docs/decisions/0008-no-fork-per-task.md).
 from __future__ import annotations
 
 import contextvars
+import gc
 import heapq
 import itertools
 import pickle
@@ -146,6 +147,7 @@ class StrategyModule(Linear):  # type: ignore[misc]  # Ansible has no types
         self._callbacks = Callbacks(self)
         self._shared: dict[str, bool] = {}  # uuid of a task → whether it may share the process
         cooperation.install(self._turns)
+        gc.freeze()  # what was loaded since callback/silent.py did so
 
     def cleanup(self) -> None:
         """Also when the play was aborted."""
@@ -169,13 +171,13 @@ class StrategyModule(Linear):  # type: ignore[misc]  # Ansible has no types
             return int(self._tqm.RUN_UNREACHABLE_HOSTS)
         return int(self._tqm.RUN_FAILED_HOSTS if own.failed else self._tqm.RUN_OK)
 
-    def _start(self, host: Any, task: Any, work: Callable[[], None]) -> bool:
-        """Begin a task when there is room for it.  False: the run is over."""
+    def _start(self, announce: Callable[[], None], work: Callable[[], None]) -> bool:
+        """Begin a task when there is room for it, after it was announced.  False: the run is over."""
         while self._turns.running >= self._turns.most and not self._tqm._terminated:
             self._turns.go_on(IDLE)
         if self._tqm._terminated:
             return False
-        self._tqm.send_callback("v2_runner_on_start", host, task)
+        announce()
         self._turns.start(work)
         self._turns.go_on(0)
         return True
@@ -187,7 +189,8 @@ class StrategyModule(Linear):  # type: ignore[misc]  # Ansible has no types
         queued = {"host": host, "task": task, "task_vars": task_vars, "play_context": play_context}
         self._queued_task_cache[host.name, task._uuid] = queued
         self._pending_results += 1
-        self._start(host, task, partial(self._carry_out, **queued))
+        announce = partial(self._tqm.send_callback, "v2_runner_on_start", host, task)
+        self._start(announce, partial(self._carry_out, **queued))
 
     def _wait_on_pending_results(self, iterator: Any) -> list[Any]:
         results: list[Any] = []

@@ -17,7 +17,7 @@ from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
 from orchestrator.models import Command, MassCommand, Token, User
-from orchestrator.recording import skip
+from orchestrator.settling import skip
 from orchestrator.states import CommandStatus as Status
 from orchestrator.streaming import feed, hub
 from orchestrator.streaming.feed import Position

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from lab.fleet import DEFAULT_PASSWORD
-from orchestrator.runner import key_exchange
+from orchestrator.tuning import key_exchange
 from tests.integration.engine import Engine
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]

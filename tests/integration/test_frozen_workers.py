@@ -18,8 +18,8 @@ from orchestrator import dispatch, jobs, planning, recovery
 from orchestrator.locking import LeaseLostError, lock_devices
 from orchestrator.models import Command, Device, MassCommand, Slice
 from orchestrator.pacing import advance
-from orchestrator.recording import Ending, settle
 from orchestrator.runner import RunOutcome
+from orchestrator.settling import Ending, settle
 from tests.integration.engine import until
 from tests.integration.test_dispatch import queue
 from tests.integration.test_recording import counts, launch, run, take

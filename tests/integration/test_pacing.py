@@ -11,7 +11,8 @@ from orchestrator import actions, planning, recovery
 from orchestrator.events import HostEvent
 from orchestrator.models import Command, MassCommand, Organization, Slice
 from orchestrator.pacing import Controls, Wait, advance, waits_for
-from orchestrator.recording import Ending, Recorder, settle
+from orchestrator.recording import Recorder
+from orchestrator.settling import Ending, settle
 from orchestrator.states import CommandStatus
 from orchestrator.targeting import TargetFilter
 from tests import factories

@@ -15,7 +15,8 @@ from orchestrator import actions
 from orchestrator.events import HostEvent
 from orchestrator.journal import Assignment, Journal
 from orchestrator.models import Command, MassCommand, Slice
-from orchestrator.recording import Ending, Recorder, settle
+from orchestrator.recording import Recorder
+from orchestrator.settling import Ending, settle
 from orchestrator.states import CommandStatus
 from orchestrator.targeting import TargetFilter
 from tests import factories

@@ -12,7 +12,7 @@ from django.utils import timezone
 from orchestrator import actions, jobs, planning, recovery
 from orchestrator.models import Command, CredentialSecrets, Device, MassCommand, Slice
 from orchestrator.pacing import advance
-from orchestrator.recording import Ending, settle
+from orchestrator.settling import Ending, settle
 from orchestrator.states import RUN_FINISHED
 from tests import factories
 from tests.integration.test_recording import launch, take

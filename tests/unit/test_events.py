@@ -35,7 +35,7 @@ def test_an_event_tells_of_a_device_what(path: Path) -> None:
 
 @pytest.mark.parametrize("created", [None, "", "yesterday", "2026-01-02T03:04:05"])
 def test_a_time_is_always_aware(created: Any) -> None:
-    event = parse({"event": "runner_on_start", "created": created, "event_data": {"host": "x"}})
+    event = parse({"event": "runner_on_ok", "created": created, "event_data": {"host": "x"}})
     assert event is not None
     assert event.at.tzinfo is not None
     if created != "2026-01-02T03:04:05":

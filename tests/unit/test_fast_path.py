@@ -13,7 +13,7 @@ from django.test import override_settings
 
 from ansible_plugins import cooperation
 from ansible_plugins.strategy.device_linear import Turns, _waits
-from orchestrator import runner
+from orchestrator import tuning
 
 
 @pytest.fixture
@@ -135,6 +135,6 @@ def test_a_timeout_that_all_tasks_have_is_their_connections_and_one_of_a_task_ne
 def test_the_fast_path_is_for_tested_releases_of_ansible(
     monkeypatch: pytest.MonkeyPatch, core: str, wanted: bool, strategy: str
 ) -> None:
-    monkeypatch.setattr(runner, "version", lambda name: core)
+    monkeypatch.setattr(tuning, "_core", lambda: core)
     with override_settings(FAST_PATH=wanted):
-        assert runner.strategy() == strategy
+        assert tuning.strategy() == strategy

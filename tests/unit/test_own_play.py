@@ -16,7 +16,9 @@ from ansible.plugins import loader as plugins
 from ansible.vars.manager import VariableManager
 
 from ansible_plugins.own_play import OwnPlay
+from ansible_plugins.run_state import LINE_BYTES, Results
 from orchestrator.inventory import Login, Target, inventory
+from orchestrator.run_directory import ResultLines
 from orchestrator.sandbox import PLUGINS, PROJECT
 
 LOGIN = Login("admin", password="secret", private_key="a key", passphrase="words", become_password="for sudo")
@@ -145,9 +147,12 @@ def test_a_variable_that_no_slice_gives_is_left_to_ansible() -> None:
         (ZeroDivisionError("a fault of ours"), "v2_runner_on_failed", ["failures"]),
     ],
 )
+@pytest.mark.parametrize("by", ["line", "event"])
 def test_a_result_is_counted_and_told_as_the_strategy_does(
-    result: Any, event: str, counted: list[str], monkeypatch: pytest.MonkeyPatch
+    result: Any, event: str, counted: list[str], by: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    if by == "line":
+        monkeypatch.setenv("ORCHESTRATOR_RUN", str(tmp_path))
     given = strategy(devices("a"))
     own = OwnPlay(given, play_of(PROJECT / "playbooks" / "custom.yml", given), PlayContext())
 
@@ -156,15 +161,46 @@ def test_a_result_is_counted_and_told_as_the_strategy_does(
             raise result
         return result
 
-    def start(host: Any, task: Any, work: Callable[[], None]) -> bool:
+    def start(announce: Callable[[], None], work: Callable[[], None]) -> bool:
         work()
         return True
 
     monkeypatch.setattr(own._action, "perform", perform)
     own.run(start)
     names = [name for name, _ in given._tqm.events]
-    assert names == ["v2_playbook_on_task_start", *counted, event]
-    told = given._tqm.events[-1][1][0]
-    assert told.host.name == "a"
+    if by == "line":
+        assert names == ["v2_playbook_on_task_start", *counted]
+        [(kind, _, host, told)] = ResultLines(tmp_path).new()
+        assert (f"v2_{kind}", host) == (event, "a")
+        assert told == result or "a fault of ours" in told["msg"]
+    else:
+        assert names == ["v2_playbook_on_task_start", *counted, event]
+        assert given._tqm.events[-1][1][0].host.name == "a"
     assert bool(own.failed) == bool(given._tqm._failed_hosts) == (event == "v2_runner_on_failed")
     assert bool(own.unreachable) == bool(given._tqm._unreachable_hosts) == (event == "v2_runner_on_unreachable")
+
+
+def test_results_are_read_once_and_only_whole_lines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_RUN", str(tmp_path))
+    lines = ResultLines(tmp_path)
+    assert lines.new() == []
+    results = Results()
+    assert results.add("runner_on_ok", 1.5, "a", {"stdout": "\N{SNOWMAN}\n\udcff"})
+    [(kind, at, host, told)] = lines.new()
+    assert (kind, at.timestamp(), host, told) == ("runner_on_ok", 1.5, "a", {"stdout": "\N{SNOWMAN}\n\udcff"})
+    with (tmp_path / "results").open("a") as file:
+        file.write('["runner_on_ok", 2.0, "b", {}]\n["runner_on_ok", 2.0, "c", {')
+    assert [host for _, _, host, _ in lines.new()] == ["b"]
+    assert lines.new() == []
+
+
+def test_a_long_result_and_all_behind_half_a_line_are_events(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_RUN", str(tmp_path))
+    results = Results()
+    assert not results.add("runner_on_ok", 1.0, "a", {"stdout": "x" * LINE_BYTES})
+    assert results.add("runner_on_ok", 1.0, "b", {})
+    with monkeypatch.context() as patch:  # as on a full disk
+        patch.setattr("os.write", lambda file, line: len(line) - 1)
+        assert not results.add("runner_on_ok", 1.0, "c", {})
+    assert not results.add("runner_on_ok", 1.0, "d", {})
+    assert [host for _, _, host, _ in ResultLines(tmp_path).new()] == ["b"]
