@@ -40,8 +40,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
     """Tests empty all tables, which must let them, but those of the content types and permissions.
 
-    These are the same for all tests: to make them anew takes longer than to empty all others; and PostgreSQL truncates
-    forty tables in the time in which it deletes the rows of forty tests.
+    These are the same for all tests: to make them anew takes longer than to empty all others; and PostgreSQL
+    truncates many tables more slowly than it deletes the few rows of a test.
 
     Without the triggers that guard the audit log (its own tests put them back), and without the empty table of knox's
     tokens: Django doesn't know it, as they are in ours, and PostgreSQL truncates nothing that others refer to.

@@ -19,6 +19,6 @@ if "sqlite3" in DATABASES["default"]["ENGINE"]:
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
 SIGN_IN_RATE = LAUNCH_RATE = (1_000_000, 60)  # seconds; tests of the limits set lower ones
 
-WHITENOISE_AUTOREFRESH = True  # looks for a file when it is asked for: each client would list all of them, in 50 ms
+WHITENOISE_AUTOREFRESH = True  # looks for a file when it is asked for: each client would list all of them, in 40 ms
 
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # each test makes users
