@@ -20,9 +20,8 @@ SHELL := /bin/bash
 export PYTHON
 BIN := .venv/bin
 PYTHON_CODE := $(wildcard orchestrator lab demo benchmarks tests inventory_plugins ansible_plugins manage.py)
-# A process for each core, up to four; a module stays in one, so that its lab or browser is made once. In the order of
-# tests/conftest.py, long modules first: by itself xdist begins with those of many tests, and ends with the long ones.
-PYTEST_SPREAD ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# A process for each core, up to four; a module stays in one, so that its lab or browser is made once.
+PYTEST_SPREAD ?= -n auto --maxprocesses 4 --dist loadfile
 PYTEST_ARGS ?=
 SERVE_ARGS ?=
 BENCH_ARGS ?=

@@ -17,12 +17,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The modules with real devices, browsers and processes first, each part in its random order.
+    """The modules with real devices and browsers first, each part in its random order.
 
     They are the long ones: begun last, one of them would keep a process of xdist busy while the others are done.
     """
-    long = {item.path for item in items if any(map(item.get_closest_marker, ("lab", "browser", "slow")))}
-    items.sort(key=lambda item: item.path not in long)
+    items.sort(key=lambda item: not item.path.parent.name.startswith(("acceptance", "browser", "chaos")))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -38,17 +37,12 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
-    """Tests empty all tables, which must let them, but those of the content types and permissions.
-
-    These are the same for all tests: to make them anew takes longer than to empty all others; and PostgreSQL
-    truncates many tables more slowly than it deletes the few rows of a test.
+    """Tests empty all tables, which must let them.
 
     Without the triggers that guard the audit log (its own tests put them back), and without the empty table of knox's
     tokens: Django doesn't know it, as they are in ours, and PostgreSQL truncates nothing that others refer to.
     """
-    from django.contrib.contenttypes.management import create_contenttypes
     from django.db import connection
-    from django.db.models.signals import post_migrate  # noqa: TID251 - Django's own
 
     from tests import audit_triggers
 
@@ -56,17 +50,6 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
         audit_triggers.take_away()
         with connection.cursor() as cursor:
             cursor.execute("DROP TABLE IF EXISTS knox_authtoken")
-    flush, kept = connection.ops.sql_flush, {"django_content_type", "auth_permission"}
-
-    def keeping(style: Any, tables: Iterable[str], **options: Any) -> list[str]:
-        emptied = [table for table in tables if table not in kept]
-        if connection.vendor == "postgresql":
-            return [f"DELETE FROM {connection.ops.quote_name(table)}" for table in emptied]  # noqa: S608
-        return flush(style, emptied, **options)
-
-    connection.ops.sql_flush = keeping  # type: ignore[method-assign]
-    post_migrate.disconnect(dispatch_uid="django.contrib.auth.management.create_permissions")
-    post_migrate.disconnect(create_contenttypes)
 
 
 @pytest.fixture

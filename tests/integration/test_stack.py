@@ -20,8 +20,6 @@ from orchestrator.stack import BASE_DIR, QUEUE, SOCKET_PATH_LIMIT, Stack, StackE
 from orchestrator.supervisor import descendants
 from tests.acceptance.service import prepare
 
-pytestmark = pytest.mark.slow
-
 HOLDER = """
 import sys, time
 from pathlib import Path
