@@ -38,9 +38,6 @@ pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.database, pytest.ma
 
 ROUTER: Final = "openwrt6"
 SERVER: Final = "linux2"
-RESTORE: Final = (
-    f"printf '%s\\n' root:{DEFAULT_PASSWORD} operator:{DEFAULT_PASSWORD} | chpasswd; rm -f /etc/sudoers.d/rootpw"
-)
 SPECIAL: Final = "p {} $x'\"%é"  # around a core: what shells, JSON and addresses write in their own ways
 SAY: Final = "cat /root/canaries"
 PLAYBOOKS: Final = Path(__file__).parent / "secret_playbooks"
@@ -122,7 +119,10 @@ def plot(lab: Lab, tmp_path: Path) -> Iterator[Plot]:
         canaries.add("API token", service.http.headers["Authorization"].rsplit(" ", 1)[1][20:48])
         made = Plot(service, lab, canaries, findings, folder, database, runs, vault)
         stack.callback(lab.exec, ROUTER, "sh", "-c", set_password("passwd root", DEFAULT_PASSWORD, times=2))
-        stack.callback(lab.exec, SERVER, "sh", "-c", RESTORE)
+        for account in ("root:", "operator:"):
+            was = set_password("chpasswd", DEFAULT_PASSWORD, times=1, account=account)
+            stack.callback(lab.exec, SERVER, "sh", "-c", was)
+        stack.callback(lab.exec, SERVER, "rm", "-f", "/etc/sudoers.d/rootpw")
         stack.callback(lab.fault, ROUTER, "none")
         plant(made, tmp_path)
         service.http.event_hooks = {"response": [lambda reply: heard(findings, reply)]}
